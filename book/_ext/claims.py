@@ -1,0 +1,73 @@
+"""Measured numbers in the prose: {claim}`id` becomes the value that its chapter printed.
+
+Also the directive ``ledger``: a table of every claim of the book. Both read the stored outputs
+of the notebooks; an unknown id is a warning, so it fails the build.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.util.docutils import SphinxDirective, SphinxRole
+
+LINE = re.compile(
+    r"^claim (?P<id>\S+): (?P<value>.+) \(band (?P<low>\S+) to (?P<high>\S+)\) holds$"
+)
+
+
+def printed(book: Path) -> dict[str, dict[str, str]]:
+    """Every claim printed in a stored notebook: id -> value, low, high, chapter."""
+    found: dict[str, dict[str, str]] = {}
+    for path in sorted(book.rglob("*.ipynb")):
+        if ".ipynb_checkpoints" in path.parts:
+            continue
+        for cell in json.loads(path.read_text(encoding="utf8"))["cells"]:
+            for output in cell.get("outputs", []):
+                for line in "".join(output.get("text", [])).splitlines():
+                    if m := LINE.match(line):
+                        chapter = path.relative_to(book).with_suffix("").as_posix()
+                        found[m["id"]] = {**m.groupdict(), "chapter": chapter}
+    return found
+
+
+class Claim(SphinxRole):
+    """The measured value, with the claim's id and band as its tooltip."""
+
+    def run(self):
+        self.env.note_dependency(str(Path(self.env.doc2path(self.env.docname))))
+        claim = self.env.app.claims.get(self.text)
+        if claim is None:
+            message = self.inliner.reporter.warning(f"no claim {self.text!r} in any stored chapter")
+            return [self.inliner.problematic(self.rawtext, self.rawtext, message)], [message]
+        band = f"checked to lie between {claim['low']} and {claim['high']}"
+        tip = f"measured in {claim['chapter']}; {band}"
+        return [nodes.abbreviation(self.rawtext, claim["value"], explanation=tip)], []
+
+
+class Ledger(SphinxDirective):
+    """All claims, chapter by chapter, as a table."""
+
+    def run(self):
+        self.env.note_reread()
+        rows = sorted(self.env.app.claims.values(), key=lambda c: (c["chapter"], c["id"]))
+        lines = ["| chapter | claim | measured | must lie in |", "|---|---|---|---|"]
+        for c in rows:
+            band = f"{c['low']} to {c['high']}"
+            lines.append(f"| {{doc}}`/book/{c['chapter']}` | `{c['id']}` | {c['value']} | {band} |")
+        lines += ["", f"{len(rows)} claims, all checked when the chapters were run."]
+        return self.parse_text_to_nodes("\n".join(lines))
+
+
+def _load(app: Sphinx) -> None:
+    app.claims = printed(Path(app.srcdir) / "book")
+
+
+def setup(app: Sphinx) -> dict[str, object]:
+    app.connect("builder-inited", _load)
+    app.add_role("claim", Claim())
+    app.add_directive("ledger", Ledger)
+    return {"parallel_read_safe": True, "parallel_write_safe": True, "version": "1"}

@@ -1,0 +1,271 @@
+"""Data sets: some made here from a seed, some shipped with a package, some downloaded once.
+
+A download is checked against its published SHA-256 before use and kept in a cache. Set
+``BOOK_DATA=FOLDER`` to read the files from a folder instead of the network.
+"""
+
+from __future__ import annotations
+
+import gzip
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pooch
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Data:
+    """A training and a test set. Inputs are (n, features); see each maker for units and range.
+
+    ``n_classes`` > 0: targets are whole class numbers (n,), or 0/1 floats (n, 1) for XOR;
+    0: targets are real numbers (n, outputs).
+    """
+
+    name: str
+    x_train: Tensor
+    y_train: Tensor
+    x_test: Tensor
+    y_test: Tensor
+    n_classes: int
+    licence: str
+    cite: str
+
+
+def _standardised(train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Both sets, shifted and scaled by the training set's overall mean and deviation."""
+    mean, std = train.mean(), train.std()
+    return (train - mean) / std, (test - mean) / std
+
+
+def _classes(
+    name: str,
+    x: tuple[np.ndarray, np.ndarray],
+    y: tuple[np.ndarray, np.ndarray],
+    n_classes: int,
+    dtype: torch.dtype,
+    licence: str,
+    cite: str,
+) -> Data:
+    xs = [torch.from_numpy(np.ascontiguousarray(a)).to(dtype) for a in x]
+    ys = [torch.from_numpy(np.asarray(a, dtype=np.int64)) for a in y]
+    return Data(name, xs[0], ys[0], xs[1], ys[1], n_classes, licence, cite)
+
+
+def xor(*, dtype: torch.dtype = torch.float64) -> Data:
+    """The four cases of exclusive or: inputs 0/1 (4, 2), targets 0/1 (4, 1); test = training."""
+    x = torch.tensor([[0, 0], [0, 1], [1, 0], [1, 1]], dtype=dtype)
+    y = torch.tensor([[0], [1], [1], [0]], dtype=dtype)
+    return Data("xor", x, y, x, y, 2, "none needed", "")
+
+
+def teacher(
+    sizes: Sequence[int],
+    *,
+    activation: str,
+    n_train: int,
+    n_test: int,
+    noise: float = 0.0,
+    rng: np.random.Generator,
+    dtype: torch.dtype = torch.float64,
+) -> Data:
+    """Inputs N(0, 1); targets are what a random teacher net answers, plus noise.
+
+    ``sizes``: the teacher's layers. ``activation``: "linear" (a matrix product) or "relu" hidden
+    units. Weights N(0, 2/n_in), for a linear teacher N(0, 1/n_in); outputs are scaled to unit
+    variance over the training set, so an nMSE of 1 means nothing was learned. ``noise``:
+    standard deviation of what is added to the training targets.
+    Raises ValueError for another activation, bad sizes or counts.
+    """
+    if activation not in ("linear", "relu"):
+        raise ValueError(f'expected activation "linear" or "relu", found {activation!r}')
+    if len(sizes) < 2 or min(sizes) < 1 or n_train < 2 or n_test < 2 or noise < 0:
+        raise ValueError(
+            "expected at least two positive sizes, two examples in each set and noise >= 0, "
+            f"found sizes={list(sizes)}, n_train={n_train}, n_test={n_test}, noise={noise}"
+        )
+    power = 1.0 if activation == "linear" else 2.0
+    weights = [
+        rng.normal(0, np.sqrt(power / n_in), (n_out, n_in)) for n_in, n_out in pairwise(sizes)
+    ]
+    x = rng.normal(size=(n_train + n_test, sizes[0]))
+    h = x
+    for i, w in enumerate(weights):
+        h = h @ w.T
+        if activation == "relu" and i < len(weights) - 1:
+            h = np.maximum(h, 0)
+    scale = h[:n_train].std(axis=0)
+    if not np.all(scale > 0):
+        raise ValueError("this teacher is silent (all its units are off): use wider layers")
+    t = h / scale
+    t[:n_train] += noise * rng.normal(size=t[:n_train].shape)
+    x, t = torch.from_numpy(x).to(dtype), torch.from_numpy(t).to(dtype)
+    name = f"{activation} teacher"
+    a, b = slice(0, n_train), slice(n_train, None)
+    return Data(name, x[a], t[a], x[b], t[b], 0, "none needed", "")
+
+
+def digits(*, seed: int = 0, dtype: torch.dtype = torch.float32) -> Data:
+    """1,797 handwritten digits of 8 x 8 pixels from scikit-learn: 1,297 to train, 500 to test.
+
+    ``seed`` draws the split. Pixels are standardised by the training set's mean and deviation.
+    Source: Alpaydin & Kaynak 1998 (the test part of their optical-recognition set).
+    """
+    from sklearn.datasets import load_digits
+
+    x, y = load_digits(return_X_y=True)
+    order = np.random.default_rng(seed).permutation(len(x))
+    x, y = x[order], y[order]
+    return _classes(
+        "digits",
+        _standardised(x[:-500], x[-500:]),
+        (y[:-500], y[-500:]),
+        10,
+        dtype,
+        "CC BY 4.0",
+        "Alpaydin & Kaynak 1998",
+    )
+
+
+def mnist1d(*, seed: int = 42, dtype: torch.dtype = torch.float32) -> Data:
+    """MNIST-1D: ten wave forms of 40 points, shifted, scaled and noisy; 4,000 + 1,000 examples.
+
+    Generated by its authors' package from a seed, without a network (about a second). Harder for
+    a net without a hidden layer than MNIST, and far smaller.
+    Source: Greydanus & Kobak 2024.
+    Departs: nothing; the generator's own defaults.
+    """
+    from mnist1d.data import get_dataset_args, make_dataset
+
+    args = get_dataset_args()
+    args.seed = seed
+    state = np.random.get_state()  # noqa: NPY002 - the package draws from NumPy's global state
+    try:
+        made = make_dataset(args)
+    finally:
+        np.random.set_state(state)  # noqa: NPY002
+    x = (np.asarray(made["x"]), np.asarray(made["x_test"]))
+    y = (made["y"], made["y_test"])
+    return _classes("mnist1d", x, y, 10, dtype, "Apache-2.0", "Greydanus & Kobak 2024")
+
+
+MNIST_FILES = {
+    "train-images-idx3-ubyte.gz": (
+        "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609"
+    ),
+    "train-labels-idx1-ubyte.gz": (
+        "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c"
+    ),
+    "t10k-images-idx3-ubyte.gz": (
+        "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6"
+    ),
+    "t10k-labels-idx1-ubyte.gz": (
+        "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6"
+    ),
+}
+MNIST_MIRRORS = (
+    "https://ossci-datasets.s3.amazonaws.com/mnist/",
+    "https://storage.googleapis.com/cvdf-datasets/mnist/",
+)
+
+
+def cache_folder() -> Path:
+    """Where downloads are kept."""
+    return Path(pooch.os_cache("credit-assignment-book"))
+
+
+def _check(path: Path, sha256: str) -> Path:
+    found = pooch.file_hash(str(path), alg="sha256")
+    if found != sha256:
+        raise ValueError(
+            f"{path} is damaged or another file: expected SHA-256 {sha256}, found {found}; "
+            "move it away and run again (it is left untouched)"
+        )
+    return path
+
+
+def fetch(file: str, sha256: str, *, mirrors: Sequence[str], folder: str) -> Path:
+    """The path of a data file, downloaded once and checked every time.
+
+    Looks in ``BOOK_DATA`` if that is set (in FOLDER/``folder``/ and FOLDER/), else in the cache,
+    else downloads from the first mirror that answers, to a temporary name, and renames only
+    what passed its check. Files already on disk are never changed.
+    Raises FileNotFoundError where there is no file and no network, ValueError for a damaged file.
+    """
+    given = os.environ.get("BOOK_DATA")
+    if given:
+        places = [Path(given) / folder / file, Path(given) / file]
+        for path in places:
+            if path.is_file():
+                return _check(path, sha256)
+        raise FileNotFoundError(
+            f"BOOK_DATA={given} holds no {file}: expected {places[0]}; put the file there, or "
+            "unset BOOK_DATA to download it"
+        )
+    path = cache_folder() / folder / file
+    if path.is_file():
+        return _check(path, sha256)
+    reasons = []
+    for mirror in mirrors:
+        try:
+            pooch.retrieve(
+                mirror + file,
+                f"sha256:{sha256}",
+                fname=file,
+                path=path.parent,
+                progressbar=False,
+            )
+            return path
+        except Exception as e:
+            reasons.append(f"{mirror}: {type(e).__name__}: {str(e)[:200]}")
+    raise FileNotFoundError(
+        f"{file} is not in the cache ({path.parent}) and no mirror gave it:\n  "
+        + "\n  ".join(reasons)
+        + "\nConnect to the network once, or set BOOK_DATA to a folder that holds the file"
+    )
+
+
+def _idx(path: Path) -> np.ndarray:
+    """Read an IDX file of bytes: a big-endian header of sizes, then the numbers."""
+    with gzip.open(path, "rb") as f:
+        raw = f.read()
+    sizes = np.frombuffer(raw, ">u4", raw[3], offset=4)
+    return np.frombuffer(raw, np.uint8, offset=4 + 4 * raw[3]).reshape(sizes)
+
+
+def mnist(*, dtype: torch.dtype = torch.float32) -> Data:
+    """MNIST: 60,000 + 10,000 digits of 28 x 28 pixels, standardised by 0.1307 and 0.3081."""
+    paths = [
+        fetch(name, sha, mirrors=MNIST_MIRRORS, folder="mnist") for name, sha in MNIST_FILES.items()
+    ]
+    x_train, y_train, x_test, y_test = (_idx(p) for p in paths)
+    x = [(a.reshape(len(a), -1) / np.float32(255) - 0.1307) / 0.3081 for a in (x_train, x_test)]
+    return _classes(
+        "mnist",
+        (x[0], x[1]),
+        (y_train, y_test),
+        10,
+        dtype,
+        "CC BY-SA 3.0",
+        "LeCun, Cortes & Burges",
+    )
+
+
+MAKERS: dict[str, Callable[..., Data]] = {
+    "xor": xor,
+    "digits": digits,
+    "mnist1d": mnist1d,
+    "mnist": mnist,
+}
+
+
+def load(name: str, **options: object) -> Data:
+    """The data set of that name. Raises ValueError for an unknown one, naming those there are."""
+    if name not in MAKERS:
+        raise ValueError(f"unknown data set {name!r}; expected one of {', '.join(sorted(MAKERS))}")
+    return MAKERS[name](**options)

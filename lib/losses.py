@@ -1,0 +1,78 @@
+"""What the teacher says: a loss, and its derivative at the drive of the output layer."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from lib.nets import Net, Trace
+
+NAMES = ("mse", "cross_entropy")
+
+
+def resolve(net: Net, loss: str | None) -> str:
+    """The loss's name, by default cross_entropy under softmax and mse elsewhere.
+
+    Raises ValueError for an unknown name, or cross-entropy without softmax or sigmoid outputs.
+    """
+    if loss is None:
+        return "cross_entropy" if net.output == "softmax" else "mse"
+    if loss not in NAMES:
+        raise ValueError(f"unknown loss {loss!r}; expected one of {', '.join(NAMES)}")
+    if loss == "cross_entropy" and net.output not in ("softmax", "sigmoid"):
+        raise ValueError(
+            f"cross_entropy needs softmax or sigmoid outputs, found {net.output}; "
+            'use loss="mse" or build the net with output="softmax"'
+        )
+    return loss
+
+
+def as_targets(y: Tensor, out: Tensor) -> Tensor:
+    """Targets shaped like the answers ``out`` (n, k): class numbers become one-hot rows.
+
+    Raises ValueError where the number of rows, columns or classes does not fit.
+    """
+    n, k = out.shape
+    whole = not y.is_floating_point()
+    if whole and tuple(y.shape) == (n,):
+        if n and (int(y.min()) < 0 or int(y.max()) >= k):
+            raise ValueError(
+                f"expected class numbers from 0 to {k - 1} for {k} outputs, "
+                f"found {int(y.min())} to {int(y.max())}"
+            )
+        return F.one_hot(y.long(), k).to(out.dtype)
+    if y.shape != out.shape:
+        raise ValueError(
+            f"expected targets of shape {(n, k)}, or {(n,)} whole class numbers, "
+            f"found {tuple(y.shape)} of {y.dtype}"
+        )
+    return y.to(out.dtype)
+
+
+def value(net: Net, trace: Trace, y: Tensor, loss: str) -> Tensor:
+    """The mean loss of a batch, a scalar.
+
+    mse: 1/2 sum over outputs of (y_hat - t)^2. cross_entropy: -sum t log y_hat for softmax; for
+    sigmoid outputs the sum over outputs of their binary cross-entropies.
+    """
+    out, drive = trace.values[-1], trace.drives[-1]
+    t = as_targets(y, out)
+    if loss == "mse":
+        return (out - t).square().sum() / (2 * len(out))
+    if net.output == "softmax":
+        return -(t * torch.log_softmax(drive, dim=-1)).sum() / len(out)
+    return (F.softplus(drive) - t * drive).sum() / len(out)
+
+
+def output_error(net: Net, trace: Trace, y: Tensor, loss: str) -> Tensor:
+    """delta of the output layer: the derivative of the mean loss at its drive, shape (n, k).
+
+    It already carries the 1/n of the mean, so a sum over the batch gives the gradient.
+    For cross-entropy it is (y_hat - t)/n; for mse the same, pulled through the activation.
+    """
+    out = trace.values[-1]
+    difference = (out - as_targets(y, out)) / len(out)
+    if loss == "cross_entropy":
+        return difference
+    return net.layers[-1].pull(difference, trace.drives[-1], trace.fired[-1])

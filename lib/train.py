@@ -1,0 +1,105 @@
+"""One training loop for every rule."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+import torch
+from tqdm.auto import trange
+
+from lib import losses, measure
+from lib.data import Data
+from lib.nets import Net
+from lib.rules.base import Rule
+
+T = TypeVar("T")
+Probe = Callable[[Net, int], dict[str, float]]
+
+
+@dataclass(frozen=True)
+class History:
+    """What happened, one row per epoch; row 0 is before training."""
+
+    rows: tuple[dict[str, float], ...]
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        """One column over the epochs. Raises KeyError naming the columns there are."""
+        if name not in self.rows[0]:
+            raise KeyError(f"no column {name!r}; there are {', '.join(self.rows[0])}")
+        return np.array([row[name] for row in self.rows])
+
+
+def evaluate(net: Net, rule: Rule, data: Data) -> dict[str, float]:
+    """Test loss, and the test error (share wrong for classes, normalised MSE for numbers)."""
+    with torch.no_grad():
+        trace = net.trace(data.x_test)
+        loss = losses.value(net, trace, data.y_test, rule.loss)
+    if data.n_classes:
+        error = measure.error_rate(net, data.x_test, data.y_test)
+    else:
+        error = measure.nmse(trace.values[-1], data.y_test)
+    return {"test_loss": float(loss), "test_error": error}
+
+
+def fit(
+    net: Net,
+    rule: Rule,
+    data: Data,
+    *,
+    epochs: int,
+    batch_size: int,
+    optimizer: torch.optim.Optimizer,
+    rng: np.random.Generator,
+    probe: Probe | None = None,
+    progress: bool | None = None,
+) -> History:
+    """Train for a number of passes over the data, in minibatches drawn without replacement.
+
+    ``optimizer`` steps whatever parameters it was given, from the ``.grad`` the rule writes.
+    ``rng`` draws the order of the examples only. ``probe(net, epoch)`` adds its own columns to
+    each row. ``progress``: True shows a bar, False none, None only at a terminal.
+    Columns: epoch, train_loss (mean over the epoch's batches; nan in row 0), test_loss,
+    test_error. Raises ValueError for a bad count, FloatingPointError when the loss is not finite
+    any more.
+    """
+    n = len(data.x_train)
+    if epochs < 0 or not 1 <= batch_size <= n:
+        raise ValueError(
+            f"expected epochs >= 0 and 1 <= batch_size <= {n} (the examples there are), "
+            f"found epochs={epochs}, batch_size={batch_size}"
+        )
+
+    def row(epoch: int, train_loss: float) -> dict[str, float]:
+        more = probe(net, epoch) if probe else {}
+        return {
+            "epoch": epoch,
+            "train_loss": train_loss,
+            **evaluate(net, rule, data),
+            **more,
+        }
+
+    rows = [row(0, float("nan"))]
+    bar = trange(1, epochs + 1, desc="epochs", disable=None if progress is None else not progress)
+    for epoch in bar:
+        order = torch.from_numpy(rng.permutation(n))
+        total = 0.0
+        for picked in order.split(batch_size):
+            loss = float(rule(net, data.x_train[picked], data.y_train[picked]))
+            if not np.isfinite(loss):
+                raise FloatingPointError(
+                    f"the loss is {loss} in epoch {epoch}: training diverged; lower the learning "
+                    "rate or the initial weights"
+                )
+            optimizer.step()
+            total += loss * len(picked)
+        rows.append(row(epoch, total / n))
+        bar.set_postfix(loss=f"{total / n:.4g}", test=f"{rows[-1]['test_error']:.4g}")
+    return History(tuple(rows))
+
+
+def over_seeds(experiment: Callable[[np.random.Generator], T], seeds: Sequence[int]) -> list[T]:
+    """Run ``experiment(rng)`` once per seed, each with a fresh independent generator."""
+    return [experiment(np.random.default_rng(seed)) for seed in seeds]
