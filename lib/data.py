@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -144,11 +145,13 @@ def mnist1d(*, seed: int = 42, dtype: torch.dtype = torch.float32) -> Data:
 
     args = get_dataset_args()
     args.seed = seed
-    state = np.random.get_state()  # noqa: NPY002 - the package draws from NumPy's global state
+    # the package seeds and draws from the global generators: put both back
+    states = random.getstate(), np.random.get_state()  # noqa: NPY002
     try:
         made = make_dataset(args)
     finally:
-        np.random.set_state(state)  # noqa: NPY002
+        random.setstate(states[0])
+        np.random.set_state(states[1])  # noqa: NPY002
     x = (np.asarray(made["x"]), np.asarray(made["x_test"]))
     y = (made["y"], made["y_test"])
     return _classes("mnist1d", x, y, 10, dtype, "Apache-2.0", "Greydanus & Kobak 2024")

@@ -14,6 +14,7 @@ BLACK, BLUE, SKY, ORANGE = "#000000", "#0072B2", "#56B4E9", "#E69F00"
 RED, GREEN, PURPLE, GREY = "#D55E00", "#009E73", "#CC79A7", "#8A8A8A"
 
 _SOLID, _DASH, _DOT, _DASHDOT = "-", (0, (5, 2)), (0, (1, 1.5)), (0, (5, 2, 1, 2))
+_DASHDOTS = (0, (5, 2, 1, 2, 1, 2))
 STYLES: dict[str, tuple[str, Any]] = {
     "backprop": (BLACK, _SOLID),
     "kickback": (BLUE, _SOLID),
@@ -27,7 +28,7 @@ STYLES: dict[str, tuple[str, Any]] = {
     "weight perturbation": (GREEN, _DASH),
     "reinforce": (GREEN, _DOT),
     "evolution": (GREEN, _DASHDOT),
-    "global score": (GREEN, _DASHDOT),
+    "global score": (GREEN, _DASHDOTS),
     "burstprop": (PURPLE, _SOLID),
     "burstccn": (PURPLE, _DASH),
     "predictive": (SKY, _SOLID),
@@ -44,6 +45,7 @@ def use() -> None:
             "figure.dpi": 110,
             "figure.facecolor": "white",
             "figure.constrained_layout.use": True,
+            "axes.facecolor": "white",
             "savefig.facecolor": "white",
             "axes.spines.top": False,
             "axes.spines.right": False,

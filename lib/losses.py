@@ -39,7 +39,8 @@ def as_targets(y: Tensor, out: Tensor) -> Tensor:
         if n and (int(y.min()) < 0 or int(y.max()) >= k):
             raise ValueError(
                 f"expected class numbers from 0 to {k - 1} for {k} outputs, "
-                f"found {int(y.min())} to {int(y.max())}"
+                f"found {int(y.min())} to {int(y.max())}; build the net with one output per class, "
+                "or give 0/1 targets of shape (n, 1) to a single output"
             )
         return F.one_hot(y.long(), k).to(out.dtype)
     if y.shape != out.shape:
@@ -50,6 +51,19 @@ def as_targets(y: Tensor, out: Tensor) -> Tensor:
     return y.to(out.dtype)
 
 
+def _targets(net: Net, out: Tensor, y: Tensor, loss: str) -> Tensor:
+    """``as_targets``, and for a softmax's cross-entropy a check that they are probabilities."""
+    t = as_targets(y, out)
+    if loss == "cross_entropy" and net.output == "softmax" and y.is_floating_point():
+        sums = t.sum(-1)
+        if not torch.allclose(sums, torch.ones_like(sums), atol=1e-4):
+            raise ValueError(
+                "cross_entropy with softmax needs target rows that sum to 1, found sums from "
+                f'{float(sums.min()):g} to {float(sums.max()):g}; normalise them, or use loss="mse"'
+            )
+    return t
+
+
 def value(net: Net, trace: Trace, y: Tensor, loss: str) -> Tensor:
     """The mean loss of a batch, a scalar.
 
@@ -57,7 +71,7 @@ def value(net: Net, trace: Trace, y: Tensor, loss: str) -> Tensor:
     sigmoid outputs the sum over outputs of their binary cross-entropies.
     """
     out, drive = trace.values[-1], trace.drives[-1]
-    t = as_targets(y, out)
+    t = _targets(net, out, y, loss)
     if loss == "mse":
         return (out - t).square().sum() / (2 * len(out))
     if net.output == "softmax":
@@ -72,7 +86,7 @@ def output_error(net: Net, trace: Trace, y: Tensor, loss: str) -> Tensor:
     For cross-entropy it is (y_hat - t)/n; for mse the same, pulled through the activation.
     """
     out = trace.values[-1]
-    difference = (out - as_targets(y, out)) / len(out)
+    difference = (out - _targets(net, out, y, loss)) / len(out)
     if loss == "cross_entropy":
         return difference
     return net.layers[-1].pull(difference, trace.drives[-1], trace.fired[-1])

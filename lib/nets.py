@@ -68,10 +68,24 @@ class Layer(nn.Module):
         gain: float = 1.0,
     ) -> None:
         super().__init__()
+        if activation not in ACTIVATIONS:
+            raise ValueError(
+                f"unknown activation {activation!r}; expected one of {', '.join(ACTIVATIONS)}"
+            )
         self.weight, self.bias = nn.Parameter(weight), nn.Parameter(bias)
         self.activation = ACTIVATIONS[activation]
         self.register_buffer("sign", sign)
         self.skip, self.gain = skip, gain
+
+    @property
+    def n_in(self) -> int:
+        """How many numbers the layer reads for one example."""
+        return self.weight.shape[1]
+
+    @property
+    def n_out(self) -> int:
+        """How many numbers the layer answers for one example."""
+        return self.weight.shape[0]
 
     def drive(self, x: Tensor) -> Tensor:
         """Forward map: a = W * x + b, for a batch x of shape (n, ...)."""
@@ -142,6 +156,14 @@ class Conv(Layer):
         self.in_shape, self.stride = in_shape, stride
 
     @property
+    def n_in(self) -> int:
+        return int(np.prod(self.in_shape))
+
+    @property
+    def n_out(self) -> int:
+        return int(np.prod(self.out_shape))
+
+    @property
     def out_shape(self) -> tuple[int, int, int]:
         """(c_out, height, width) of the layer's output."""
         c_out, _, k, _ = self.weight.shape
@@ -180,15 +202,32 @@ class Trace:
 
 
 class Net(nn.Module):
-    """A stack of layers. ``net(x)`` answers, ``net.trace(x)`` also keeps what happened inside."""
+    """A stack of layers. ``net(x)`` answers, ``net.trace(x)`` also keeps what happened inside.
+
+    Raises ValueError where a layer does not fit the one below, or a skip its two ends.
+    """
 
     def __init__(self, layers: Sequence[Layer]) -> None:
         super().__init__()
+        sizes = [layers[0].n_in] if layers else []
         for index, layer in enumerate(layers):
-            if layer.skip > index + 1 or (layer.skip and index == len(layers) - 1):
+            if layer.n_in != sizes[-1]:
+                raise ValueError(
+                    f"layer {index} reads {layer.n_in} numbers, but the layer below gives "
+                    f"{sizes[-1]}; build them with the same size"
+                )
+            sizes.append(layer.n_out)
+            if not 0 <= layer.skip <= index + 1 or (layer.skip and index == len(layers) - 1):
                 raise ValueError(
                     f"layer {index} cannot skip {layer.skip} layers: a skip starts at the net's "
                     "input or above and ends below the output layer"
+                )
+            start = index + 1 - layer.skip
+            image = layer.skip and start and isinstance(layers[start - 1], Conv)
+            if sizes[start] != layer.n_out or image:
+                raise ValueError(
+                    f"layer {index} cannot add its {layer.n_out} numbers to the {sizes[start]} "
+                    f"found {layer.skip} layers before: a skip joins dense layers of one size"
                 )
         self.layers = nn.ModuleList(layers)
 
@@ -209,7 +248,7 @@ class Net(nn.Module):
             f = layer.fire(a)
             drives.append(a)
             fired.append(f)
-            values.append(values[-layer.skip] + layer.gain * f if layer.skip else f)
+            values.append(values[-layer.skip].flatten(1) + layer.gain * f if layer.skip else f)
         return Trace(tuple(values), tuple(drives), tuple(fired))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -217,10 +256,14 @@ class Net(nn.Module):
 
     def _check(self, x: Tensor) -> None:
         first = self.layers[0]
-        wanted = int(np.prod(first.in_shape)) if isinstance(first, Conv) else first.weight.shape[1]
-        if x.dim() < 2 or x[0].numel() != wanted:
+        wanted, fits = f"(n, {first.n_in})", x.dim() > 1 and x.shape[1:].numel() == first.n_in
+        if isinstance(first, Conv):
+            wanted += f" or (n, {', '.join(map(str, first.in_shape))})"
+            if fits and x.dim() > 2:  # channels first; an axis of length 1 may be left out
+                fits = [s for s in x.shape[1:] if s > 1] == [s for s in first.in_shape if s > 1]
+        if not fits:
             raise ValueError(
-                f"expected a batch of shape (n, {wanted}) for this net, found {tuple(x.shape)}; "
+                f"expected a batch of shape {wanted} for this net, found {tuple(x.shape)}; "
                 "add the batch axis, or build the net for this input"
             )
         if x.dtype != first.weight.dtype:
@@ -286,24 +329,55 @@ def mlp(
     rng: np.random.Generator,
     dtype: torch.dtype = torch.float32,
     weight_gain: float = 1.0,
+    signs: Sequence[Sequence[int] | None] | None = None,
+    init: str = "default",
 ) -> Net:
     """A dense net of the given layer sizes, data first, answer last.
 
     ``sizes``: two or more positive whole numbers. ``activation`` of the hidden layers: relu,
     signed_relu (units alternate +ReLU and -ReLU), sigmoid, tanh, linear. ``output``: linear,
     sigmoid, softmax, tanh, relu. ``weight_gain`` multiplies every initial weight.
-    Raises ValueError for a bad size or an unknown name.
+    ``signs``: for each hidden layer of rectifiers its units' signs (+1 or -1), or None for the
+    activation's own. ``init``: "default", or "coherent" for rectifiers whose every effect on the
+    answer is positive, at the same scale (see lib.coherent.initialise).
+    Raises ValueError for a bad size, sign or name.
     """
     _check_names(activation, output)
     if len(sizes) < 2 or any(int(n) != n or n < 1 for n in sizes):
         raise ValueError(f"expected two or more positive whole sizes, found {list(sizes)}")
+    if init not in ("default", "coherent") or (init == "coherent" and weight_gain != 1):
+        raise ValueError(
+            'expected init "default", or "coherent" (which sets its own scale: weight_gain 1), '
+            f"found {init!r} and weight_gain={weight_gain}"
+        )
+    rectifiers = activation in ("relu", "signed_relu")
+    if not rectifiers and (signs is not None or init == "coherent"):
+        raise ValueError(f'signs and init="coherent" are for relu or signed_relu, not {activation}')
     acts = [activation] * (len(sizes) - 2) + [output]
-    return Net(
+    net = Net(
         [
             dense(n_in, n_out, act, rng=rng, dtype=dtype, weight_gain=weight_gain)
             for n_in, n_out, act in zip(sizes[:-1], sizes[1:], acts, strict=True)
         ]
     )
+    if signs is not None and len(signs) != len(sizes) - 2:
+        raise ValueError(
+            f"expected signs for {len(sizes) - 2} hidden layers, found {len(signs)}; "
+            "None stands for a layer's own"
+        )
+    for index, given in enumerate(signs or ()):
+        if given is not None:
+            sign = torch.as_tensor(given).to(dtype)
+            if sign.shape != (sizes[index + 1],) or not (sign.abs() == 1).all():
+                raise ValueError(
+                    f"expected {sizes[index + 1]} signs of +1 or -1 for layer {index}, found {given}"
+                )
+            net.layers[index].sign = sign
+    if init == "coherent":
+        from lib import coherent
+
+        coherent.initialise(net, rng=rng)
+    return net
 
 
 def convnet(
@@ -321,7 +395,8 @@ def convnet(
 
     ``in_shape`` = (channels, height, width) of an image; flat rows of that many numbers are
     accepted too. ``dense_sizes`` ends with the number of outputs. No padding, no pooling.
-    Raises ValueError where a kernel is larger than what it looks at.
+    Raises ValueError where a kernel is larger than what it looks at, for a count below 1 or an
+    unknown name.
     """
     _check_names(activation, output)
     if len(in_shape) != 3 or not dense_sizes:
@@ -332,6 +407,11 @@ def convnet(
     layers: list[Layer] = []
     shape = tuple(in_shape)
     for channels, kernel, stride in conv:
+        if min(channels, kernel, stride) < 1:
+            raise ValueError(
+                "expected (channels, kernel, stride) of 1 or more, "
+                f"found {(channels, kernel, stride)} in convolution {len(layers) + 1}"
+            )
         if kernel > min(shape[1:]):
             raise ValueError(
                 f"a {kernel} x {kernel} kernel does not fit on {shape[1]} x {shape[2]} pixels "
@@ -394,8 +474,31 @@ def residual_mlp(
 
 
 def fingerprint(net: nn.Module) -> str:
-    """Eight hex digits of the SHA-256 of all parameters: equal if and only if nets are equal."""
+    """Eight hex digits of the SHA-256 of all parameters.
+
+    Equal for parameters equal bit for bit, in other cases equal once in four billion. Only the
+    numbers count: not the activations, the signs or where a skip goes.
+    """
     digest = hashlib.sha256()
     for p in net.parameters():
         digest.update(p.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:8]
+
+
+_COHERENT = (
+    "calibrate",
+    "dual_rail",
+    "is_coherent",
+    "modules",
+    "project_coherent",
+    "require_coherent",
+)
+
+
+def __getattr__(name: str) -> object:
+    """The functions of lib.coherent, which builds on this module, by their names here too."""
+    if name not in _COHERENT:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from lib import coherent
+
+    return getattr(coherent, name)

@@ -62,8 +62,8 @@ def fit(
     ``rng`` draws the order of the examples only. ``probe(net, epoch)`` adds its own columns to
     each row. ``progress``: True shows a bar, False none, None only at a terminal.
     Columns: epoch, train_loss (mean over the epoch's batches; nan in row 0), test_loss,
-    test_error. Raises ValueError for a bad count, FloatingPointError when the loss is not finite
-    any more.
+    test_error. Raises ValueError for a bad count, FloatingPointError when the loss of a batch, or
+    the test loss after an epoch, is not finite any more.
     """
     n = len(data.x_train)
     if epochs < 0 or not 1 <= batch_size <= n:
@@ -81,6 +81,13 @@ def fit(
             **more,
         }
 
+    def check(loss: float, epoch: int) -> None:
+        if not np.isfinite(loss):
+            raise FloatingPointError(
+                f"the loss is {loss} in epoch {epoch}: training diverged; lower the learning "
+                "rate or the initial weights"
+            )
+
     rows = [row(0, float("nan"))]
     bar = trange(1, epochs + 1, desc="epochs", disable=None if progress is None else not progress)
     for epoch in bar:
@@ -88,14 +95,11 @@ def fit(
         total = 0.0
         for picked in order.split(batch_size):
             loss = float(rule(net, data.x_train[picked], data.y_train[picked]))
-            if not np.isfinite(loss):
-                raise FloatingPointError(
-                    f"the loss is {loss} in epoch {epoch}: training diverged; lower the learning "
-                    "rate or the initial weights"
-                )
+            check(loss, epoch)
             optimizer.step()
             total += loss * len(picked)
         rows.append(row(epoch, total / n))
+        check(rows[-1]["test_loss"], epoch)
         bar.set_postfix(loss=f"{total / n:.4g}", test=f"{rows[-1]['test_error']:.4g}")
     return History(tuple(rows))
 
