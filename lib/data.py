@@ -19,6 +19,8 @@ import pooch
 import torch
 from torch import Tensor
 
+from lib import arm
+
 
 @dataclass(frozen=True)
 class Data:
@@ -259,11 +261,116 @@ def mnist(*, dtype: torch.dtype = torch.float32) -> Data:
     )
 
 
+def _columns(
+    name: str, train: np.ndarray, test: np.ndarray, joint: int | None, dtype: torch.dtype
+) -> list[Tensor]:
+    """x, y of both sets from rows of 21 inputs and 7 torques, each column standardised."""
+    if joint is not None and joint not in range(1, 8):
+        raise ValueError(f"{name} has joints 1 to 7, found joint={joint}")
+    mean, std = train.mean(0), train.std(0)
+    y = slice(21, 28) if joint is None else slice(20 + joint, 21 + joint)
+    rows = [torch.from_numpy((a - mean) / std).to(dtype) for a in (train, test)]
+    return [part for r in rows for part in (r[:, :21].contiguous(), r[:, y].contiguous())]
+
+
+def robot_arm(
+    n: int = 6000,
+    *,
+    n_test: int | None = None,
+    joint: int | None = None,
+    noise: float = 0.0,
+    rng: np.random.Generator,
+    dtype: torch.dtype = torch.float64,
+) -> Data:
+    """Inverse dynamics of a simulated arm: angles, velocities, accelerations to seven torques.
+
+    ``n`` training rows, 30 from each random motion of 3 s (10 Hz), and ``n_test`` (n/2 if None)
+    from other motions; rigid-body torques plus friction, see lib.arm. ``joint``: 1 to 7 for one
+    torque, None for all. ``noise``: standard deviation of what is added to training targets.
+    Inputs and torques are standardised, column by column, by the training rows.
+    Raises ValueError for a bad count, joint or noise.
+    """
+    n_test = n // 2 if n_test is None else n_test
+    if min(n, n_test) < 2 or noise < 0:
+        raise ValueError(
+            f"expected two rows or more in each set and noise >= 0, found {n}, {n_test}, {noise}"
+        )
+    sets = []
+    for count in (n, n_test):
+        rows = arm.motions(-(-count // 30), rows=30, rng=rng).reshape(-1, 21)[:count]
+        q, qd, qdd = np.split(rows, 3, axis=1)
+        sets.append(np.hstack([rows, arm.torques(q, qd, qdd) + arm.friction(qd)]))
+    x, y, x_test, y_test = _columns("robot_arm", sets[0], sets[1], joint, dtype)
+    y = y + torch.from_numpy(noise * rng.normal(size=y.shape)).to(dtype)
+    return Data("robot_arm", x, y, x_test, y_test, 0, "none needed", "")
+
+
+SARCOS_FILES = {
+    "train": (
+        "sarcos_inv.mat",  # its sum from one third-party record
+        "b8a249733253ba6097372fedee7696833fcf30de42037d5b4a7227f21a6d1d97",
+    ),
+    "test": (
+        "sarcos_inv_test.mat",
+        "161a59b5c3b4f4b404584323f181607b2acbe620eb134dc720760dc3f38f5cec",
+    ),
+}
+
+
+def _sarcos(which: str) -> np.ndarray:
+    from scipy.io import loadmat
+
+    file, sha256 = SARCOS_FILES[which]
+    mirrors = ("https://gaussianprocess.org/gpml/data/",)
+    path = fetch(file, sha256, mirrors=mirrors, folder="sarcos")
+    return next(a for key, a in loadmat(path).items() if not key.startswith("__"))
+
+
+def sarcos(
+    *,
+    seed: int = 0,
+    held: str = "test",
+    joint: int | None = None,
+    dtype: torch.dtype = torch.float64,
+) -> Data:
+    """Inverse dynamics of a real arm (SARCOS), from the official test file's 4,449 rows.
+
+    They follow each other about every 0.1 s, so neighbours are alike: 50 blocks of 89 rows in
+    time (the last of 88) are drawn by ``seed`` into 40 to train, 5 to validate, 5 to test.
+    ``held``: which five stand as the test set, "validation" (choose with these) or "test".
+    Columns, ``joint`` and standardising as in ``robot_arm``; rad, rad/s, rad/s^2, N m.
+    Raises ValueError for another ``held`` or joint; errors of a download as in ``fetch``.
+    Source: Rasmussen & Williams 2006.
+    Departs: does not train on the official training file, which holds almost all of these rows.
+    """
+    if held not in ("validation", "test"):
+        raise ValueError(f'expected held "validation" or "test", found {held!r}')
+    rows = _sarcos("test")
+    blocks = np.array_split(np.arange(len(rows)), range(89, len(rows), 89))
+    order = np.random.default_rng(seed).permutation(len(blocks))
+    five = order[40:45] if held == "validation" else order[45:]
+    train, test = (np.concatenate([rows[blocks[i]] for i in part]) for part in (order[:40], five))
+    parts = _columns("sarcos", train, test, joint, dtype)
+    return Data("sarcos", *parts, 0, "none stated", "Rasmussen & Williams 2006")
+
+
+def sarcos_leak() -> float:
+    """The share of the official SARCOS test rows that are also rows of its training file.
+
+    Downloads both (10 MB); raises FileNotFoundError where one of them cannot be had.
+    """
+    test, train = (_sarcos(which) for which in ("test", "train"))
+    seen = {row.tobytes() for row in np.ascontiguousarray(train, dtype=np.float64)}
+    return float(np.mean([row.tobytes() in seen for row in np.asarray(test, np.float64)]))
+
+
 MAKERS: dict[str, Callable[..., Data]] = {
     "xor": xor,
     "digits": digits,
     "mnist1d": mnist1d,
     "mnist": mnist,
+    "robot_arm": robot_arm,
+    "sarcos": sarcos,
 }
 
 

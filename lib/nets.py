@@ -339,20 +339,12 @@ def mlp(
     sigmoid, softmax, tanh, relu. ``weight_gain`` multiplies every initial weight.
     ``signs``: for each hidden layer of rectifiers its units' signs (+1 or -1), or None for the
     activation's own. ``init``: "default", or "coherent" for rectifiers whose every effect on the
-    answer is positive, at the same scale (see lib.coherent.initialise).
+    answer is positive; it sets a scale of its own (see lib.coherent.prepare).
     Raises ValueError for a bad size, sign or name.
     """
     _check_names(activation, output)
     if len(sizes) < 2 or any(int(n) != n or n < 1 for n in sizes):
         raise ValueError(f"expected two or more positive whole sizes, found {list(sizes)}")
-    if init not in ("default", "coherent") or (init == "coherent" and weight_gain != 1):
-        raise ValueError(
-            'expected init "default", or "coherent" (which sets its own scale: weight_gain 1), '
-            f"found {init!r} and weight_gain={weight_gain}"
-        )
-    rectifiers = activation in ("relu", "signed_relu")
-    if not rectifiers and (signs is not None or init == "coherent"):
-        raise ValueError(f'signs and init="coherent" are for relu or signed_relu, not {activation}')
     acts = [activation] * (len(sizes) - 2) + [output]
     net = Net(
         [
@@ -360,23 +352,10 @@ def mlp(
             for n_in, n_out, act in zip(sizes[:-1], sizes[1:], acts, strict=True)
         ]
     )
-    if signs is not None and len(signs) != len(sizes) - 2:
-        raise ValueError(
-            f"expected signs for {len(sizes) - 2} hidden layers, found {len(signs)}; "
-            "None stands for a layer's own"
-        )
-    for index, given in enumerate(signs or ()):
-        if given is not None:
-            sign = torch.as_tensor(given).to(dtype)
-            if sign.shape != (sizes[index + 1],) or not (sign.abs() == 1).all():
-                raise ValueError(
-                    f"expected {sizes[index + 1]} signs of +1 or -1 for layer {index}, found {given}"
-                )
-            net.layers[index].sign = sign
-    if init == "coherent":
+    if signs is not None or init != "default":
         from lib import coherent
 
-        coherent.initialise(net, rng=rng)
+        coherent.prepare(net, signs=signs, init=init, rng=rng)
     return net
 
 
@@ -485,14 +464,7 @@ def fingerprint(net: nn.Module) -> str:
     return digest.hexdigest()[:8]
 
 
-_COHERENT = (
-    "calibrate",
-    "dual_rail",
-    "is_coherent",
-    "modules",
-    "project_coherent",
-    "require_coherent",
-)
+_COHERENT = "calibrate dual_rail is_coherent modules project_coherent require_coherent".split()
 
 
 def __getattr__(name: str) -> object:

@@ -2,5 +2,6 @@
 
 from lib.rules.backprop import Backprop
 from lib.rules.base import Rule, get, names, register
+from lib.rules.kickback import Kickback
 
-__all__ = ["Backprop", "Rule", "get", "names", "register"]
+__all__ = ["Backprop", "Kickback", "Rule", "get", "names", "register"]
