@@ -56,6 +56,13 @@ def _edit_the_text(app, pagename, templatename, context, doctree):
     walk(context.get("header_buttons", []))
 
 
+def _paragraphs(app, what, name, obj, options, lines):
+    """In a docstring, what is raised, the source and the departures begin a new paragraph."""
+    for i in reversed(range(1, len(lines))):
+        if lines[i].startswith(("Raises ", "Source: ", "Departs: ")):
+            lines.insert(i, "")
+
+
 def _copy(app, exc):
     if exc or app.builder.format != "html":
         return
@@ -73,5 +80,6 @@ def setup(app):
     app.connect("config-inited", _configure)
     app.connect("html-page-context", _clean_scripts, priority=900)
     app.connect("html-page-context", _edit_the_text, priority=900)
+    app.connect("autodoc-process-docstring", _paragraphs)
     app.connect("build-finished", _copy)
     return {"parallel_read_safe": True, "parallel_write_safe": True, "version": "1"}

@@ -1,0 +1,176 @@
+"""The built book: its links, what it loads, and how it behaves in a browser."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+from urllib.parse import unquote, urlsplit
+
+import pytest
+import yaml
+from conftest import ROOT
+
+pytestmark = pytest.mark.book
+
+# an unknown macro is not an mjx-merror: MathJax shows its name in red
+MATH_ERRORS = "mjx-merror, [data-mjx-error], mjx-mtext[style*='red']"
+
+# contrast of the text in the article against what is behind it (WCAG 2 formula), worst first
+CONTRAST = """() => {
+  const light = c => { const v = c.map(x => { x /= 255;
+    return x <= 0.03928 ? x / 12.92 : ((x + 0.055) / 1.055) ** 2.4 });
+    return 0.2126 * v[0] + 0.7152 * v[1] + 0.0722 * v[2] };
+  const rgb = s => s.match(/[\\d.]+/g).map(Number);
+  const behind = e => { for (; e; e = e.parentElement) {
+    const c = rgb(getComputedStyle(e).backgroundColor); if (c.length < 4 || c[3] > 0.5) return c }
+    return [255, 255, 255] };
+  const out = [];
+  for (const e of document.querySelectorAll(
+      'article :is(p, li, td, th, h1, h2, figcaption)')) {
+    if (!e.innerText || !e.offsetParent) continue;
+    const [a, b] = [light(rgb(getComputedStyle(e).color)), light(behind(e))];
+    out.push([(Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05), e.innerText.slice(0, 40)]) }
+  return out.sort((p, q) => p[0] - q[0])[0] }"""
+
+
+class Page(HTMLParser):
+    """The anchors, links and loaded files of one HTML page."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.ids, self.links, self.loads, self.pictures = set(), [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        a = dict(attrs)
+        if a.get("id"):
+            self.ids.add(a["id"])
+        if tag == "a" and a.get("href"):
+            self.links.append(a["href"])
+        if tag == "img":
+            self.pictures.append(a)
+        rel = (a.get("rel") or "").split()
+        if tag in {"script", "img", "iframe", "source", "video"} and a.get("src"):
+            self.loads.append(a["src"])
+        if tag == "link" and a.get("href") and {"stylesheet", "preload", "icon"} & set(rel):
+            self.loads.append(a["href"])
+
+
+@pytest.fixture(scope="module")
+def pages(site):
+    return {
+        p: Page(p.read_text(encoding="utf8"))
+        for p in site.rglob("*.html")
+        if "_static" not in p.parts and "_sources" not in p.parts
+    }
+
+
+def toc_files() -> list[str]:
+    toc = yaml.safe_load((ROOT / "_toc.yml").read_text())
+    return [toc["root"], *(c["file"] for part in toc["parts"] for c in part["chapters"])]
+
+
+def test_every_page_of_the_contents_is_there_and_whole(site):
+    for file in toc_files():
+        text = (site / f"{file}.html").read_text(encoding="utf8")
+        assert "Traceback (most recent call last)" not in text, file
+
+
+def test_internal_links(site, pages):
+    bad = []
+    for path, page in pages.items():
+        for href in page.links + page.loads:
+            u = urlsplit(href)
+            if u.scheme or u.netloc:
+                continue
+            target = (path.parent / unquote(u.path)).resolve() if u.path else path
+            if not target.exists():
+                bad.append((path.relative_to(site).as_posix(), href))
+            elif u.fragment and target in pages and unquote(u.fragment) not in pages[target].ids:
+                bad.append((path.relative_to(site).as_posix(), href))
+    assert bad == []
+
+
+def test_nothing_is_loaded_from_outside(pages):
+    assert {(p.name, s) for p, page in pages.items() for s in page.loads if urlsplit(s).netloc} == (
+        set()
+    )
+
+
+def test_no_cdn_is_named(site):
+    cdn = re.compile(r"cdn\.|unpkg|jsdelivr|cdnjs|polyfill\.io|googleapis")
+    bad = [
+        p.name
+        for p in site.rglob("*.html")
+        if "_static" not in p.parts and cdn.search(p.read_text(encoding="utf8"))
+    ]
+    assert bad == []
+
+
+def test_every_picture_has_alt_text(site, pages):
+    bad = [
+        (p.relative_to(site).as_posix(), img.get("src"))
+        for p, page in pages.items()
+        for img in page.pictures
+        if not (img.get("alt") or "").strip() or img["alt"].startswith("../")
+    ]
+    assert bad == []
+
+
+def test_a_chapter_offers_to_run_edit_and_report(site):
+    text = (site / "book/backprop/credit.html").read_text(encoding="utf8")
+    assert re.search(r'href="https://mybinder\.org/[^"]*credit\.ipynb"', text)
+    assert re.search(r'href="[^"]*/edit/main/book/_text/backprop/credit\.md"', text)
+    assert re.search(r'href="[^"]*/issues/new', text)
+    assert re.search(r'href="[^"]*credit\.ipynb"[^>]*download|download[^>]*credit\.ipynb', text)
+
+
+def open_page(browser, base, path, **kw):
+    """Open a page with every outside request refused and every complaint written down."""
+    page = browser.new_context(**kw).new_page()
+    page.outside, page.errs = [], []
+
+    def gate(route):
+        if route.request.url.startswith((base, "data:", "blob:")):
+            route.continue_()
+        else:
+            page.outside.append(route.request.url)
+            route.abort()
+
+    page.route("**/*", gate)
+    page.on("pageerror", lambda e: page.errs.append(str(e)))
+    page.on("console", lambda m: page.errs.append(m.text) if m.type == "error" else None)
+    page.on("response", lambda r: page.errs.append(r.url) if r.status >= 400 else None)
+    page.goto(f"{base}/{path}", wait_until="load")
+    page.evaluate("() => window.MathJax?.startup?.promise?.then(() => 1)")
+    return page
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("width", [1280, 380])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_page_in_a_browser(browser, base, site, width, scheme):
+    size = {"width": width, "height": 900}
+    for path in sorted(site.glob("book/**/*.html")):
+        rel = path.relative_to(site).as_posix()
+        page = open_page(browser, base, rel, viewport=size, color_scheme=scheme)
+        assert page.outside == [], (rel, "asks for", page.outside)
+        assert page.errs == [], (rel, "complains", page.errs)
+        assert page.locator(MATH_ERRORS).count() == 0, (rel, "has maths that does not render")
+        assert page.locator("mjx-container").count() >= page.locator(".math").count(), rel
+        over = page.evaluate("() => document.documentElement.scrollWidth - innerWidth")
+        assert over <= 0, (rel, f"scrolls sideways by {over} px at {width} px")
+        mode = page.evaluate("() => document.documentElement.dataset.theme")
+        assert mode == scheme, (rel, mode)
+        worst = page.evaluate(CONTRAST)
+        assert worst is None or worst[0] >= 4.5, (rel, scheme, "is hard to read", worst)
+        page.context.close()
+
+
+@pytest.mark.browser
+def test_search_finds_coherence(browser, base):
+    page = open_page(browser, base, "search.html?q=coherence")
+    page.wait_for_selector("#search-results li", timeout=10_000)
+    assert page.locator("#search-results li").count() >= 1
+    assert page.outside == []
+    page.context.close()
