@@ -227,7 +227,7 @@ def fetch(file: str, sha256: str, *, mirrors: Sequence[str], folder: str) -> Pat
             )
             return path
         except Exception as e:
-            reasons.append(f"{mirror}: {type(e).__name__}: {str(e)[:200]}")
+            reasons.append(f"{mirror}: {type(e).__name__}: {str(e)[:300]}")
     raise FileNotFoundError(
         f"{file} is not in the cache ({path.parent}) and no mirror gave it:\n  "
         + "\n  ".join(reasons)

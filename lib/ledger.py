@@ -40,7 +40,7 @@ def shown(value: float, high: float, digits: int) -> str:
     0.123 -> 0.12, 12.3 -> 12, 1234.5 -> 1200, 0.0996 -> 0.10 with two digits; 5 -> 5, 5.0 -> 5.0.
     From a million up, and below 1e-4: 1.2e+06, 1.2e-05.
     """
-    if 0 <= value <= high <= 1e-6:
+    if 0 < high <= 1e-6 and 0 <= value <= high:
         return f"below {high:g}"
     if value == 0 or math.isinf(value):
         return f"{value + 0.0:g}"

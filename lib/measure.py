@@ -124,7 +124,7 @@ def interval(values: Array, *, rng: np.random.Generator, level: float = 0.95) ->
     Percentile bootstrap with SciPy, its percentiles moved outwards so that small samples are not
     overconfident: the level becomes 1 - 2 Phi(-t sqrt(n/(n-1))), t the Student quantile for
     n - 1 degrees of freedom. For n = 5 normal values the plain percentile interval covers the
-    truth in about 84 of 100 cases, this one in about 93; for n = 20 it is 94 and 95. For n = 3 it
+    truth in about 84 of 100 cases, this one in about 92; for n = 20 it is 92 and 95. For n = 3 it
     is the range of the values, which covers in 75. tests/test_measure.py measures the first two.
     ``level``: between 0 and 1.
     Raises ValueError for another level, fewer than 3 values or one that is not finite.
