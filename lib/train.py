@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import numpy as np
 import torch
-from tqdm.auto import trange
+from tqdm import trange
 
 from lib import losses, measure
 from lib.data import Data
