@@ -75,13 +75,14 @@ def friction(qd: np.ndarray) -> np.ndarray:
 def motions(n: int, *, rows: int, rng: np.random.Generator) -> np.ndarray:
     """n random motions of 3 s, seen at ``rows`` even times: (n, rows, 21).
 
-    Per joint a posture plus four sines of 0.1 to 1 Hz, within the joint's range; columns: seven
-    angles in rad, seven velocities in rad/s, seven accelerations in rad/s^2, all exact.
+    Per joint a posture plus four sines of 0.1 to 1 Hz, which together stay in the middle 40 % of
+    the joint's range (in all of it, 6,000 rows do not teach an arm). Columns: seven angles in rad,
+    seven velocities in rad/s, seven accelerations in rad/s^2, all exact.
     """
     t = 3.0 * np.arange(rows)[:, None] / rows
     half, middle = (ARM["q_max"] - ARM["q_min"]) / 2, (ARM["q_max"] + ARM["q_min"]) / 2
-    posture = middle + half * rng.uniform(-0.5, 0.5, (n, 1, JOINTS))
-    reach = half * rng.uniform(0.1, 0.5, (n, JOINTS))
+    posture = middle + half * rng.uniform(-0.15, 0.15, (n, 1, JOINTS))
+    reach = half * rng.uniform(0.1, 0.25, (n, JOINTS))
     size = reach[:, None] * rng.dirichlet(np.ones(4), (n, JOINTS)).transpose(0, 2, 1)
     omega = 2 * np.pi * rng.uniform(0.1, 1.0, (n, 4, JOINTS))
     phase = rng.uniform(0, 2 * np.pi, (n, 4, JOINTS))

@@ -15,7 +15,6 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-import pooch
 import torch
 from torch import Tensor
 
@@ -181,10 +180,14 @@ MNIST_MIRRORS = (
 
 def cache_folder() -> Path:
     """Where downloads are kept."""
+    import pooch  # here, not above: it would load tqdm's notebook bar in every chapter
+
     return Path(pooch.os_cache("credit-assignment-book"))
 
 
 def _check(path: Path, sha256: str) -> Path:
+    import pooch
+
     found = pooch.file_hash(str(path), alg="sha256")
     if found != sha256:
         raise ValueError(
@@ -202,6 +205,8 @@ def fetch(file: str, sha256: str, *, mirrors: Sequence[str], folder: str) -> Pat
     what passed its check. Files already on disk are never changed.
     Raises FileNotFoundError where there is no file and no network, ValueError for a damaged file.
     """
+    import pooch
+
     given = os.environ.get("BOOK_DATA")
     if given:
         places = [Path(given) / folder / file, Path(given) / file]
@@ -284,7 +289,7 @@ def robot_arm(
 ) -> Data:
     """Inverse dynamics of a simulated arm: angles, velocities, accelerations to seven torques.
 
-    ``n`` training rows, 30 from each random motion of 3 s (10 Hz), and ``n_test`` (n/2 if None)
+    ``n`` training rows, 15 from each random motion of 3 s (5 Hz), and ``n_test`` (n/2 if None)
     from other motions; rigid-body torques plus friction, see lib.arm. ``joint``: 1 to 7 for one
     torque, None for all. ``noise``: standard deviation of what is added to training targets.
     Inputs and torques are standardised, column by column, by the training rows.
@@ -297,7 +302,7 @@ def robot_arm(
         )
     sets = []
     for count in (n, n_test):
-        rows = arm.motions(-(-count // 30), rows=30, rng=rng).reshape(-1, 21)[:count]
+        rows = arm.motions(-(-count // 15), rows=15, rng=rng).reshape(-1, 21)[:count]
         q, qd, qdd = np.split(rows, 3, axis=1)
         sets.append(np.hstack([rows, arm.torques(q, qd, qdd) + arm.friction(qd)]))
     x, y, x_test, y_test = _columns("robot_arm", sets[0], sets[1], joint, dtype)

@@ -53,9 +53,9 @@ class Kickback(Rule):
             raise ValueError(f"unknown above {above!r}; expected one of {', '.join(ABOVE)}")
         if int(hops) != hops or hops < 0:
             raise ValueError(f"expected a whole number of hops, 0 or more, found {hops}")
-        self.hops, self.above = int(hops), above
+        self.hops, self.above, self.cuts = int(hops), above, cuts(net)
         n_out = self._check(net)
-        for at in cuts(net)[1 + self.hops : -1] if above == "tags" else ():
+        for at in self.cuts[1 + self.hops : -1] if above == "tags" else ():
             layer = net.layers[at - 1]
             tags = getattr(layer, "tag", None)
             if tags is None and rng is None:
@@ -81,7 +81,7 @@ class Kickback(Rule):
                 f'above="ones" multiplies one global error, found {n_out} outputs: use '
                 'above="head" or "tags", or one module per output (nets.modules with "tags")'
             )
-        for at in cuts(net)[1 + self.hops : -1] if self.above == "head" else ():
+        for at in self.cuts[1 + self.hops : -1] if self.above == "head" else ():
             units = len(net.layers[at - 1].bias)
             if units != width:
                 raise ValueError(
@@ -92,7 +92,7 @@ class Kickback(Rule):
 
     def credit(self, net: Net, trace: Trace, delta: Tensor) -> list[Tensor]:
         """Every layer's delta, lowest first: each hop by itself, from its own stand-in."""
-        at = cuts(net)
+        at = self.cuts
         exact = max(len(at) - 2 - self.hops, 0)
         deltas, _ = walk(net, trace, delta, at[-1], at[exact])
         head = net.layers[-1].transpose(delta) if self.above == "head" else None
