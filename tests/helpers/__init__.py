@@ -47,8 +47,8 @@ def _residual(act: str, out: str, rng: np.random.Generator) -> nets.Net:
 
 
 def _skips(act: str, out: str, rng: np.random.Generator) -> nets.Net:
-    """Skips of 1 and 2 layers, one from the data, two that overlap, each with its own gain."""
-    plan = [(1, 0.5), (0, 1.0), (2, 1.3), (2, -0.8), (1, 0.6)]
+    """Skips of 1, 2 and 3 layers: one from the data, two from one place, two that overlap."""
+    plan = [(1, 0.5), (0, 1.0), (2, 1.3), (3, -0.8), (2, 0.6)]
     layers = [nets.dense(4, 4, act, rng=rng, dtype=F64, skip=k, gain=g) for k, g in plan]
     return nets.Net([*layers, nets.dense(4, 3, out, rng=rng, dtype=F64)])
 
