@@ -104,16 +104,17 @@ def prepare(
                 f'signs and init="coherent" are for relu and signed_relu: layer {index} is '
                 f"{layer.activation.name}"
             )
-    given = [None] * len(hidden) if signs is None else signs
-    if len(given) != len(hidden):
+    if signs is not None and len(signs) != len(hidden):
         raise ValueError(
-            f"expected signs for {len(hidden)} hidden layers, found {len(given)}; None stands for "
+            f"expected signs for {len(hidden)} hidden layers, found {len(signs)}; None stands for "
             "a layer's own"
         )
-    for index, (layer, s) in enumerate(zip(hidden, given, strict=True)):
-        sign = layer.sign if s is None else torch.as_tensor(s).to(layer.weight.dtype)
-        if s is not None and (sign.shape != (layer.n_out,) or not (sign.abs() == 1).all()):
-            raise ValueError(f"expected {layer.n_out} signs +1 or -1 for layer {index}, found {s}")
+    for index, (layer, given) in enumerate(zip(hidden, signs or (), strict=False)):
+        if given is None:
+            continue
+        sign, n = torch.as_tensor(given).to(layer.weight.dtype), layer.n_out
+        if sign.shape != (n,) or not (sign.abs() == 1).all():
+            raise ValueError(f"expected {n} signs +1 or -1 for layer {index}, found {given}")
         layer.sign = sign
     if init == "coherent":
         for layer in net.layers[1:]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -81,8 +80,9 @@ def influence(net: Net, x: Tensor, *, output: int | Tensor | None = None) -> Inf
         _, found = walk(net, trace, start, high, max(low - 1, 0))
         tau.update({at: found[at] for at in range(max(low, 1), high)})
     hidden = range(1, top)
-    fires = [net.layers[at - 1].activation.name != "relu" for at in hidden]
-    active = [(trace.drives[at - 1] > 0) | on for at, on in zip(hidden, fires, strict=True)]
+    active = (
+        (trace.drives[i - 1] > 0) | (net.layers[i - 1].activation.name != "relu") for i in hidden
+    )
     return Influence(tuple(tau[i] for i in hidden), tuple(pi[i] for i in hidden), tuple(active))
 
 
@@ -111,14 +111,6 @@ def coherence(net: Net, x: Tensor, *, output: int | Tensor | None = None) -> Coh
     return Coherence(np.array(positive), np.array(agreement))
 
 
-def _groups(group: Tensor | None, n: int) -> Iterator[Tensor]:
-    if group is None:
-        yield torch.arange(n)
-        return
-    for one in group.unique():
-        yield torch.nonzero(group == one)[:, 0]
-
-
 def sign_flips(
     net: Net,
     x: Tensor,
@@ -139,10 +131,11 @@ def sign_flips(
     if other is not None:
         others = influence(other, x, output=output).pi
         return np.array([_share(p * q < 0, p * q != 0) for p, q in zip(pis, others, strict=True)])
-    shares = []
+    shares, everyone = [], [torch.ones(len(x), dtype=torch.bool)]
+    groups = everyone if group is None else [group == one for one in group.unique()]
     for pi in pis:
         differ = pairs = 0.0
-        for rows in _groups(group, len(x)):
+        for rows in groups:
             up, down = (pi[rows] > 0).double().sum(0), (pi[rows] < 0).double().sum(0)
             differ += float((up * down).sum())
             pairs += float(((up + down) * (up + down - 1) / 2).sum())

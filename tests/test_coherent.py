@@ -112,7 +112,7 @@ def test_calibrate_gives_unit_drives_and_keeps_signs():
     for a, b, drive in zip(before.layers, net.layers, net.trace(x).drives, strict=True):
         drive = (drive - drive.mean(0)).detach()
         assert float(drive.square().mean().sqrt()) == pytest.approx(1, abs=1e-12)
-        ratio = a.weight / b.weight
+        ratio = (a.weight / b.weight).detach()
         assert float(ratio.min()) == pytest.approx(float(ratio.max())) and float(ratio.min()) > 0
     means = net.trace(x).drives[0].mean(0)  # the thresholds: random, of size 1
     assert 0.6 < float(means.std()) < 1.5

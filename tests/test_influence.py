@@ -153,13 +153,14 @@ def test_on_both_sides_of_a_kink(side):
 
 
 def test_walk_is_backprop():
-    net = skips([1, 0, 2, 2, 1])
-    x, y = tensor(rng(1), 4, 3), tensor(rng(2), 4, 1)
-    trace = net.trace(x)
-    beta = losses.output_error(net, trace, y, "mse")
-    deltas, _ = walk(net, trace, beta, len(net.layers), 0)
-    wanted = Backprop(net).credit(net, trace, beta)
-    assert all(torch.allclose(deltas[i], d, atol=1e-14) for i, d in enumerate(wanted))
+    for plan in ([1, 0, 2, 2, 1], [0, 1, 2, 3], [0, 2, 0, 2]):
+        net = skips(plan)
+        x, y = tensor(rng(1), 4, 3), tensor(rng(2), 4, 1)
+        trace = net.trace(x)
+        beta = losses.output_error(net, trace, y, "mse")
+        deltas, _ = walk(net, trace, beta, len(net.layers), 0)
+        wanted = Backprop(net).credit(net, trace, beta)
+        assert all(torch.allclose(deltas[i], d, atol=1e-14) for i, d in enumerate(wanted))
 
 
 def test_several_outputs_need_a_choice():
