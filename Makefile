@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PORT ?= 8000
+ARGS ?=
 
 # One thread per process (two processes run side by side), no network, this clone before any other.
 export OMP_NUM_THREADS := 1
@@ -58,10 +59,10 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 
 test: lint
-	$(PYTEST) $(NBVAL) tests book
+	$(PYTEST) $(NBVAL) tests book $(ARGS)
 
 fast: lint
-	$(PYTEST) -m "not book and not browser" tests
+	$(PYTEST) -m "not book and not browser" tests $(ARGS)
 
 bench: $(READY)
 	$(BIN)/python -m tools.bench
