@@ -90,7 +90,7 @@ def prepare(
 ) -> None:
     """What ``nets.mlp`` does with ``signs`` and ``init``, on a fresh plain net, in place.
 
-    Coherent: weights s|w| above the first layer, then ``calibrate`` on 512 inputs from N(0, 1),
+    Coherent: weights s abs(w) above the first layer, then ``calibrate`` on 512 inputs from N(0, 1),
     so meant for standardised data; outputs vary with standard deviation 1, close to the default
     net's at 1 to 8 hidden layers. Raises ValueError for another ``init``, signs that do not fit,
     or hidden units other than ReLU.
