@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 # Okabe and Ito's colours, told apart under the common colour blindnesses; a family shares a
-# colour and its members differ in line style, so that a grey print stays readable too.
+# colour and its members differ in line style.
 BLACK, BLUE, SKY, ORANGE = "#000000", "#0072B2", "#56B4E9", "#E69F00"
 RED, GREEN, PURPLE, GREY = "#D55E00", "#009E73", "#CC79A7", "#8A8A8A"
 
@@ -74,6 +75,18 @@ def style(rule: str) -> dict[str, Any]:
     return {"color": colour, "linestyle": line}
 
 
+def ink(colour: str) -> tuple[float, float, float]:
+    """The colour, darkened just enough to be read as small text on white (contrast 4.5)."""
+    rgb = np.array(mpl.colors.to_rgb(colour))
+    for shade in np.linspace(1, 0, 101):
+        linear = np.where(
+            shade * rgb <= 0.03928, shade * rgb / 12.92, ((shade * rgb + 0.055) / 1.055) ** 2.4
+        )
+        if 1.05 / (linear @ [0.2126, 0.7152, 0.0722] + 0.05) >= 4.5:
+            break
+    return tuple(shade * rgb)
+
+
 def end_label(ax: Axes, line: Line2D, text: str, *, dy: float = 0.0) -> None:
     """Write a line's name at its right end, in its colour; ``dy`` shifts it, in points."""
     x, y = line.get_xdata()[-1], line.get_ydata()[-1]
@@ -82,7 +95,7 @@ def end_label(ax: Axes, line: Line2D, text: str, *, dy: float = 0.0) -> None:
         (float(x), float(y)),
         xytext=(5, dy),
         textcoords="offset points",
-        color=line.get_color(),
+        color=ink(line.get_color()),
         va="center",
         fontsize=9,
         annotation_clip=False,

@@ -6,6 +6,7 @@ import re
 from itertools import combinations
 
 import matplotlib as mpl
+import numpy as np
 import pytest
 
 mpl.use("Agg")
@@ -75,7 +76,7 @@ def test_an_end_label_stands_at_the_lines_end_in_its_colour():
     assert label.get_text() == "Kickback"
     assert label.xy == (4.0, 7.0)
     assert label.get_position() == (5, -3)
-    assert label.get_color() == figures.BLUE
+    assert label.get_color() == figures.ink(figures.BLUE)
     assert not label.get_annotation_clip()
 
 
@@ -87,3 +88,19 @@ def test_an_end_label_lies_right_of_its_point():
     fig.canvas.draw()
     box, point = ax.texts[0].get_window_extent(), ax.transData.transform((1, 1))
     assert box.x0 > point[0] and box.y0 < point[1] < box.y1
+
+
+@pytest.mark.parametrize("colour", ["#56B4E9", "#E69F00", "#000000", "#8A8A8A", "#0072B2"])
+def test_ink_is_the_colour_made_readable_and_no_darker_than_needed(colour):
+    """The contrast formula of WCAG 2, written a second time."""
+
+    def luminance(rgb):
+        parts = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in rgb]
+        return sum(w * c for w, c in zip((0.2126, 0.7152, 0.0722), parts, strict=True))
+
+    before = np.array(mpl.colors.to_rgb(colour))
+    after = np.array(figures.ink(colour))
+    assert 1.05 / (luminance(after) + 0.05) >= 4.5
+    assert np.abs(np.cross(before, after)).max() < 1e-12
+    if not np.array_equal(before, after):
+        assert 1.05 / (luminance(np.minimum(after + 0.02 * before, 1)) + 0.05) < 4.5

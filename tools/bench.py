@@ -1,7 +1,7 @@
-"""How fast a rule's step is beside autograd's: python -m tools.bench
+"""How fast a rule's step is beside autograd's and Backprop's: python -m tools.bench
 
 Steps are timed in turn, one of each, so that a drift of the machine's speed hits all alike; the
-median ratio is what to quote.
+median of the ratios is what to quote.
 """
 
 from __future__ import annotations
@@ -12,13 +12,12 @@ from itertools import pairwise
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
-from lib import losses, nets, rules
-
-SIZES, BATCH = [784, 500, 500, 500, 10], 32
+from lib import nets, rules
 
 
-def seconds(steps: list[Callable[[], None]], repeats: int = 300) -> np.ndarray:
+def seconds(steps: list[Callable[[], object]], repeats: int = 300) -> np.ndarray:
     """Wall time of each step in each repeat, shape (repeats, steps), after a warm-up."""
     out = np.zeros((repeats, len(steps)))
     for r in range(-20, repeats):
@@ -30,36 +29,51 @@ def seconds(steps: list[Callable[[], None]], repeats: int = 300) -> np.ndarray:
     return out
 
 
+def report(title: str, steps: dict[str, Callable[[], object]], base: str) -> None:
+    """Print each step's median time, and the median of its ratio to the step ``base``."""
+    took = seconds(list(steps.values()))
+    reference = took[:, list(steps).index(base)]
+    print(f"\n{title}\n{'whole step (forward + credit)':32} {'ms':>7}   ratio to {base}")
+    for s, name in enumerate(steps):
+        ms, ratio = 1e3 * np.median(took[:, s]), np.median(took[:, s] / reference)
+        print(f"{name:32} {ms:7.2f}   {ratio:.2f}")
+
+
+def twin(sizes: list[int], activation: type[nn.Module]) -> nn.Sequential:
+    """The same net in torch.nn, for autograd."""
+    return nn.Sequential(*(m for i, o in pairwise(sizes) for m in (nn.Linear(i, o), activation())))
+
+
+def batch(sizes: list[int], n: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """Inputs N(0, 1) and targets, whole classes or one real number."""
+    x = torch.from_numpy(rng.normal(size=(n, sizes[0]))).float()
+    if sizes[-1] == 1:
+        return x, torch.from_numpy(rng.normal(size=(n, 1))).float()
+    return x, torch.from_numpy(rng.integers(0, sizes[-1], n))
+
+
 def main() -> None:
     torch.set_num_threads(1)
     rng = np.random.default_rng(0)
-    net = nets.mlp(SIZES, activation="sigmoid", output="sigmoid", rng=rng)
-    x = torch.from_numpy(rng.normal(size=(BATCH, SIZES[0]))).float()
-    y = torch.from_numpy(rng.integers(0, SIZES[-1], BATCH))
-    modules = [
-        m
-        for w, b in pairwise(SIZES)
-        for m in (torch.nn.Linear(w, b), torch.nn.Sigmoid())
-    ]
-    twin, target = torch.nn.Sequential(*modules), torch.eye(SIZES[-1])[y]
+
+    sizes = [784, 500, 500, 500, 10]
+    x, y = batch(sizes, 32, rng)
+    net = nets.mlp(sizes, activation="sigmoid", output="sigmoid", rng=rng)
+    rule, other, target = rules.Backprop(net), twin(sizes, nn.Sigmoid), torch.eye(10)[y]
 
     def autograd() -> None:
-        twin.zero_grad()
-        (0.5 * (twin(x) - target).square().sum(1).mean()).backward()
+        other.zero_grad()
+        (0.5 * (other(x) - target).square().sum(1).mean()).backward()
 
-    def autograd_same_net() -> None:
-        net.zero_grad()
-        losses.value(net, net.trace(x), y, "mse").backward()
+    steps = {"autograd": autograd, "Backprop": lambda: rule(net, x, y)}
+    report("784-500-500-500-10 sigmoid, batch 32, one thread", steps, "autograd")
 
-    made = {name: rules.get(name)(net) for name in rules.names()}
-    steps = {"autograd, torch.nn": autograd, "autograd, our forward": autograd_same_net}
-    steps |= {name: lambda rule=rule: rule(net, x, y) for name, rule in made.items()}
-    took = seconds(list(steps.values()))
-    print(f"{'-'.join(map(str, SIZES))}, batch {BATCH}, one thread, whole steps (forward + credit)")
-    print(f"{'step':24} {'ms':>7} {'ratio to autograd':>18}")
-    for s, name in enumerate(steps):
-        ratio = np.median(took[:, s] / took[:, 0])
-        print(f"{name:24} {1e3 * np.median(took[:, s]):7.2f} {ratio:18.2f}")
+    sizes = [21, 200, 100, 10, 1]
+    xs, ys = batch(sizes, 64, rng)
+    arm = nets.mlp(sizes, rng=rng)
+    backprop, kickback = rules.Backprop(arm), rules.Kickback(arm)
+    steps = {"Backprop": lambda: backprop(arm, xs, ys), "Kickback": lambda: kickback(arm, xs, ys)}
+    report("21-200-100-10-1 ReLU, batch 64, one thread", steps, "Backprop")
 
 
 if __name__ == "__main__":
