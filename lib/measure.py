@@ -202,13 +202,16 @@ def parity(
 
     About 1e-6 or less: the rule's ``.grad`` is on the loss's own scale. A factor (a sum for a
     mean, a lost 1/2) shows as that factor minus one. Run it before two rules share a plot; every
-    rule in the book is exact in the output layer. The differences are taken on a float64 copy.
+    rule in the book is exact in the output layer. The differences are taken on a float64 copy,
+    at weights that exist (not those a layer's ``mask`` holds at 0).
     Raises ValueError where the differences are all 0, since there is no scale to compare.
     """
     rule(net, x, y)
     top = len(net.layers) - 1
     grad = net.layers[top].weight.grad.reshape(-1)
-    picks = rng.permutation(grad.numel())[:n].tolist()
+    mask = getattr(net.layers[top], "mask", torch.ones_like(grad))
+    exist = mask.reshape(-1).nonzero()[:, 0].numpy()
+    picks = exist[rng.permutation(len(exist))[:n]].tolist()
     numeric = finite_difference(
         copy.deepcopy(net).double(),
         x.double(),

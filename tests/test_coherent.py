@@ -115,7 +115,7 @@ def test_calibrate_gives_unit_drives_and_keeps_signs():
         ratio = (a.weight / b.weight).detach()
         assert float(ratio.min()) == pytest.approx(float(ratio.max())) and float(ratio.min()) > 0
     means = net.trace(x).drives[0].mean(0)  # the thresholds: random, of size 1
-    assert 0.6 < float(means.std()) < 1.5
+    assert 0.6 < float(means.detach().std()) < 1.5
     assert float(net(x).detach().mean(0).abs().max()) < 1e-12
 
 
@@ -341,3 +341,11 @@ def test_backprop_through_modules_is_backprop_in_each():
 def test_what_modules_refuses(bad):
     with pytest.raises(ValueError, match="expected one or more plain dense nets of equal sizes"):
         nets.modules(bad())
+
+
+def test_parity_looks_only_at_weights_that_modules_have():
+    draw = rng()
+    net = nets.modules([nets.mlp([4, 3, 1], rng=draw, dtype=torch.float64) for _ in range(5)])
+    x = torch.from_numpy(draw.normal(size=(9, 4)))
+    y = torch.from_numpy(draw.normal(size=(9, 5)))
+    assert measure.parity(net, Backprop(net), x, y, rng=draw) < 1e-6
