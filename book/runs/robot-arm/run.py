@@ -41,12 +41,12 @@ class LastLayer(rules.Rule):
 
 
 class DirectFeedback(rules.Rule):
-    """Each hidden unit is told the global error times a fixed random number of its own."""
+    """Each hidden unit is told the global error times a fixed random number."""
 
     def __init__(self, net, *, rng, std=0.03):
         super().__init__(net)
-        hidden = net.layers[:-1]
-        self.sent = [torch.from_numpy(rng.normal(0, std, (1, la.n_out))) for la in hidden]
+        sizes = [(1, layer.n_out) for layer in net.layers[:-1]]
+        self.sent = [torch.from_numpy(rng.normal(0, std, size)) for size in sizes]
 
     def credit(self, net, trace, delta):
         told = enumerate(delta @ b for b in self.sent)
@@ -68,8 +68,11 @@ LONGER = ("backprop, He", "backprop, kept coherent", "Kickback, He", "Kickback, 
 
 def start(init, seed):
     rng = np.random.default_rng([seed, 1])
-    sizes, units = [21, 200, 100, 10, 1], "signed_relu"
-    return nets.mlp(sizes, activation=units, init=init, rng=rng, dtype=torch.float64)
+    how = {"activation": "signed_relu", "init": "default" if init == "scaled" else init}
+    net = nets.mlp([21, 200, 100, 10, 1], **how, rng=rng, dtype=torch.float64)
+    if init == "scaled":  # what else the coherent start does, with the signs left at random
+        nets.calibrate(net, torch.from_numpy(rng.normal(size=(512, 21))), rng=rng)
+    return net
 
 
 def optimizer(net, choice):
@@ -99,7 +102,7 @@ def learn(method, d, choice, seed, epochs, probe=None):
 
 def linear(d):
     """Test nMSE of least squares with a constant."""
-    x, x_test = (np.hstack([a.numpy(), np.ones((len(a), 1))]) for a in (d.x_train, d.x_test))
+    x, x_test = (np.insert(a.numpy(), 0, 1, axis=1) for a in (d.x_train, d.x_test))
     return measure.nmse(x_test @ np.linalg.lstsq(x, d.y_train.numpy())[0], d.y_test)
 
 
