@@ -96,8 +96,17 @@ def learn(method, d, choice, seed, epochs, probe=None):
         return probe(net, epoch) if probe else {}
 
     order = np.random.default_rng([seed, 2])
-    return train.fit(net, rule, d, epochs=epochs, batch_size=64, optimizer=opt,
-                     rng=order, probe=slow_down, progress=False)
+    return train.fit(
+        net,
+        rule,
+        d,
+        epochs=epochs,
+        batch_size=64,
+        optimizer=opt,
+        rng=order,
+        probe=slow_down,
+        progress=False,
+    )
 
 
 def linear(d):
@@ -129,8 +138,9 @@ def real(joint, seed, split, held="test"):
         train_rows, test_rows = rows[: len(d.x_train)], rows[-len(d.x_test) :]
     elif split == "leaked":
         test_rows = slice(-len(d.x_test), None)
-    return data.Data("sarcos", x[train_rows], y[train_rows], x[test_rows], y[test_rows],
-                     0, d.licence, d.cite)
+    return data.Data(
+        "sarcos", x[train_rows], y[train_rows], x[test_rows], y[test_rows], 0, d.licence, d.cite
+    )
 
 
 def score(row):
@@ -208,8 +218,10 @@ def write(path, text):
 
 
 def keep(rows):
-    lines = [",".join(COLUMNS), *(",".join(f'"{r[c]}"' if "," in r[c] else r[c]
-                                           for c in COLUMNS) for r in rows)]
+    lines = [
+        ",".join(COLUMNS),
+        *(",".join(f'"{r[c]}"' if "," in r[c] else r[c] for c in COLUMNS) for r in rows),
+    ]
     write(HERE / "results.csv", "\n".join(lines) + "\n")
 
 
@@ -224,8 +236,10 @@ def provenance(rows):
         digest.update(path.relative_to(root).as_posix().encode() + path.read_bytes())
     return {
         "command": "OMP_NUM_THREADS=1 BOOK_DATA=FOLDER python book/runs/robot-arm/run.py",
-        "versions": {"python": platform.python_version(),
-                     **{name: version(name) for name in ("numpy", "torch", "scipy")}},
+        "versions": {
+            "python": platform.python_version(),
+            **{name: version(name) for name in ("numpy", "torch", "scipy")},
+        },
         "seeds": {"test": list(SEEDS), "tune": [100 + joint for joint in TUNED_ON]},
         "data": {"sarcos_inv_test.mat": data.SARCOS_FILES["test"][1]},
         "lib_sha256": digest.hexdigest(),
