@@ -68,13 +68,17 @@ def test_same_text_gives_the_same_bytes(house):
     assert stored().cells[1].outputs[0].text == "42\n"
 
 
-def test_a_failing_cell_leaves_the_stored_notebook_alone(house, capsys):
+@pytest.mark.parametrize(
+    "code, says",
+    [("raise RuntimeError('planted')", "planted"), ("import os\nos._exit(1)", "Dead")],
+)
+def test_a_failing_cell_leaves_the_stored_notebook_alone(house, capsys, code, says):
     house("print(1)")
     notebooks.build_one("part/one")
     before = notebooks.notebook_of("part/one").read_bytes()
-    house("raise RuntimeError('planted')")
+    house(code)
     assert notebooks.build(["part/one"], jobs=1) == 1
-    assert "planted" in capsys.readouterr().out
+    assert says in capsys.readouterr().out
     assert notebooks.notebook_of("part/one").read_bytes() == before
     assert not list(notebooks.BOOK.rglob("*.part"))
 
