@@ -55,7 +55,9 @@ class Ledger(SphinxDirective):
         self.env.note_reread()
         built = [c for c in self.env.app.claims.values() if self._is_built(c)]
         lines = [f"{len(built)} claims, all checked when their chapters were run."]
-        for chapter in dict.fromkeys(c["chapter"] for c in built):
+        app = self.env.app
+        contents = (Path(app.srcdir) / app.config.external_toc_path).read_text(encoding="utf8")
+        for chapter in sorted({c["chapter"] for c in built}, key=contents.find):
             lines += ["", f"**{{doc}}`/book/{chapter}`**", ""]
             lines += ["| claim | measured | must lie in |", "|---|---|---|"]
             lines += [
