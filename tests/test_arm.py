@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from helpers import DATA_FOLDER
 from scipy.io import savemat
 
 from lib import arm, data
@@ -208,10 +208,11 @@ def test_sarcos_refuses(sarcos_folder):
         data.sarcos()
 
 
-def test_the_real_sarcos():
+def test_the_real_sarcos(monkeypatch):
     """Linear regression explains torque 1 up to an nMSE of 0.0750, as published."""
-    if not (Path(os.environ.get("BOOK_DATA", "-")) / "sarcos" / "sarcos_inv_test.mat").is_file():
+    if not (DATA_FOLDER / "sarcos" / "sarcos_inv_test.mat").is_file():
         pytest.skip("no sarcos_inv_test.mat: set BOOK_DATA to a folder that holds it")
+    monkeypatch.setenv("BOOK_DATA", str(DATA_FOLDER))
     d = data.sarcos()
     assert len(d.x_train) + len(d.x_test) + len(data.sarcos(held="validation").x_test) == 4449
     rows = data._sarcos("test")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import hashlib
 import http.server
-import os
 import random
 import socket
 import threading
@@ -14,10 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers import DATA_FOLDER
 
 from lib import data, nets
-
-BESIDE = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
 def rng(seed: int = 0) -> np.random.Generator:
@@ -229,7 +227,7 @@ def test_data_fits_a_net_without_conversion():
 
 
 def test_mnist_from_a_folder(monkeypatch):
-    folder = Path(os.environ.get("BOOK_DATA") or BESIDE)
+    folder = DATA_FOLDER
     for place in (folder / "mnist", folder):
         if all((place / file).is_file() for file in data.MNIST_FILES):
             break

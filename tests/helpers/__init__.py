@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -10,6 +13,10 @@ from torch.nn import functional as F
 from lib import nets
 
 F64 = torch.float64
+# downloads for machines without a network: BOOK_DATA, or a folder kept beside the checkout
+DATA_FOLDER = Path(
+    os.environ.get("BOOK_DATA") or Path(__file__).resolve().parents[3] / "shared" / "data"
+)
 
 
 def tensor(rng: np.random.Generator, *shape: int, scale: float = 1.0) -> Tensor:
