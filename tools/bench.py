@@ -60,12 +60,18 @@ def main() -> None:
     x, y = batch(sizes, 32, rng)
     net = nets.mlp(sizes, activation="sigmoid", output="sigmoid", rng=rng)
     rule, other, target = rules.Backprop(net), twin(sizes, nn.Sigmoid), torch.eye(10)[y]
+    fixed, learned = rules.FeedbackAlignment(net, rng=rng), rules.KolenPollack(net, rng=rng)
 
     def autograd() -> None:
         other.zero_grad()
         (0.5 * (other(x) - target).square().sum(1).mean()).backward()
 
-    steps = {"autograd": autograd, "Backprop": lambda: rule(net, x, y)}
+    steps = {
+        "autograd": autograd,
+        "Backprop": lambda: rule(net, x, y),
+        "FeedbackAlignment": lambda: fixed(net, x, y),
+        "KolenPollack": lambda: learned(net, x, y),
+    }
     report("784-500-500-500-10 sigmoid, batch 32, one thread", steps, "autograd")
 
     sizes = [21, 200, 100, 10, 1]

@@ -2,6 +2,25 @@
 
 from lib.rules.backprop import Backprop
 from lib.rules.base import Rule, get, names, register
+from lib.rules.feedback import (
+    DirectFeedbackAlignment,
+    FeedbackAlignment,
+    KolenPollack,
+    SignSymmetry,
+    WeightMirror,
+)
 from lib.rules.kickback import Kickback
 
-__all__ = ["Backprop", "Kickback", "Rule", "get", "names", "register"]
+__all__ = [
+    "Backprop",
+    "DirectFeedbackAlignment",
+    "FeedbackAlignment",
+    "Kickback",
+    "KolenPollack",
+    "Rule",
+    "SignSymmetry",
+    "WeightMirror",
+    "get",
+    "names",
+    "register",
+]
