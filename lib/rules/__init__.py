@@ -10,16 +10,21 @@ from lib.rules.feedback import (
     WeightMirror,
 )
 from lib.rules.kickback import Kickback
+from lib.rules.perturb import EvolutionStrategy, NodePerturbation, Reinforce, WeightPerturbation
 
 __all__ = [
     "Backprop",
     "DirectFeedbackAlignment",
+    "EvolutionStrategy",
     "FeedbackAlignment",
     "Kickback",
     "KolenPollack",
+    "NodePerturbation",
+    "Reinforce",
     "Rule",
     "SignSymmetry",
     "WeightMirror",
+    "WeightPerturbation",
     "get",
     "names",
     "register",
