@@ -96,7 +96,7 @@ def test_evaluate_by_hand():
     net = nets.mlp([2, 2], output="softmax", rng=rng(), dtype=F64)
     net.layers[0].weight.data = torch.eye(2, dtype=F64)
     x = torch.tensor([[3.0, 0.0], [0.0, 3.0], [3.0, 0.0]], dtype=F64)
-    made = data.Data("hand", x, torch.tensor([0, 1, 1]), x, torch.tensor([0, 1, 1]), 2, "", "")
+    made = data.Data("hand", -x, torch.tensor([0, 1, 1]), x, torch.tensor([0, 1, 1]), 2, "", "")
     found = train.evaluate(net, Backprop(net), made)
     assert found["test_error"] == pytest.approx(1 / 3)
     small = np.log(1 + np.exp(-3.0))
