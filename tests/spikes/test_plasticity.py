@@ -198,6 +198,11 @@ def test_the_trace_detector_can_be_chosen():
     trace = impose([0.99], post, PROTOCOL, duration=2.0, averages=HALF, detector="trace")
     assert (isi.kinds == EVENT).sum() == 2
     assert (trace.kinds == EVENT).sum() == 1
+    sent = [
+        impose(post, [2.0], PROTOCOL, duration=3.0, averages=HALF, detector=d).kinds
+        for d in codes.DETECTORS
+    ]  # and on the sender's side
+    assert [(k == PRE).sum() for k in sent] == [2, 1]
 
 
 # --- Fig 2b-d: the same spikes give the original program's numbers
@@ -349,13 +354,16 @@ def test_burst_poisson_trains():
     assert 2e-3 < inside.min() < inside.max() < 12e-3
 
 
-def test_burst_poisson_draws_more_where_the_first_block_runs_dry():
+@pytest.mark.parametrize("limit", range(101, 113))
+def test_burst_poisson_draws_more_where_a_block_runs_dry(limit):
+    """Whatever the last number of a block was meant for."""
+
     class Few:
         def __init__(self):
             self.rng = np.random.default_rng(0)
 
         def random(self, n):
-            return self.rng.random(min(n, 700))
+            return self.rng.random(min(n, limit))
 
     whole = burst_poisson(5.0, [0.5, 0.5], 100.0, rng=np.random.default_rng(0))
     parts = burst_poisson(5.0, [0.5, 0.5], 100.0, rng=Few())
