@@ -28,6 +28,7 @@ STYLES: dict[str, tuple[str, Any]] = {
     "node perturbation": (GREEN, _SOLID),
     "weight perturbation": (GREEN, _DASH),
     "reinforce": (GREEN, _DOT),
+    "bernoulli reinforce": (GREEN, (0, (2, 4))),
     "evolution": (GREEN, _DASHDOT),
     "global score": (GREEN, _DASHDOTS),
     "burstprop": (PURPLE, _SOLID),

@@ -201,6 +201,9 @@ class Trace:
     fired: tuple[Tensor, ...]
 
 
+Fire = Callable[[int, Tensor], tuple[Tensor, Tensor]]
+
+
 class Net(nn.Module):
     """A stack of layers. ``net(x)`` answers, ``net.trace(x)`` also keeps what happened inside.
 
@@ -236,16 +239,18 @@ class Net(nn.Module):
         """The name of the last layer's activation."""
         return self.layers[-1].activation.name
 
-    def trace(self, x: Tensor) -> Trace:
+    def trace(self, x: Tensor, *, fire: Fire | None = None) -> Trace:
         """Run the net on a batch x (n, ...) and keep every layer's input, drive and response.
 
+        ``fire(l, a)``: what layer l makes of its drive a, as (drive, response), for noisy units;
+        by default (a, layer.fire(a)).
         Raises ValueError where the batch does not fit the first layer's shape or the net's dtype.
         """
         self._check(x)
         values, drives, fired = [x], [], []
-        for layer in self.layers:
+        for index, layer in enumerate(self.layers):
             a = layer.drive(values[-1])
-            f = layer.fire(a)
+            a, f = fire(index, a) if fire else (a, layer.fire(a))
             drives.append(a)
             fired.append(f)
             values.append(values[-layer.skip].flatten(1) + layer.gain * f if layer.skip else f)

@@ -509,6 +509,12 @@ def test_a_net_of_another_shape_is_refused(cls):
             rule(nets.mlp(sizes, rng=rng(), dtype=F64), x, CLASSES)
 
 
+def test_sign_symmetry_refuses_a_deeper_net():
+    rule = SignSymmetry(nets.mlp([4, 6, 3], rng=rng(), dtype=F64))
+    with pytest.raises(ValueError, match="expected a magnitude m2: make a rule for this net"):
+        rule(nets.mlp([4, 6, 6, 3], rng=rng(), dtype=F64), tensor(rng(), 6, 4), CLASSES)
+
+
 def test_weights_without_signs_and_bad_mirrors_are_refused():
     net, _ = build("dense", "relu", "softmax")
     rule = make(WeightMirror, net)

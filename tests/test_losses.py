@@ -26,6 +26,10 @@ def answered(net: nets.Net, drive: list[list[float]]) -> Trace:
     return Trace((torch.zeros(len(a), net.layers[0].n_in, dtype=F64), f), (a,), (f,))
 
 
+def ends(trace: Trace) -> tuple[torch.Tensor, torch.Tensor]:
+    return trace.values[-1], trace.drives[-1]
+
+
 # --- by hand
 
 
@@ -85,6 +89,24 @@ def test_value_equals_pytorchs_loss(output, loss, targets):
         expected = reference_loss(net, x, y, loss)
     found = losses.value(net, net.trace(x), y, loss)
     assert found.item() == pytest.approx(expected.item(), rel=1e-13)
+
+
+@pytest.mark.parametrize(("output", "loss"), CASES)
+def test_each_is_the_loss_of_one_example_also_in_a_stack_of_nets(output, loss):
+    """Two nets' answers at once, (2, 6, 3): row by row what each example costs alone."""
+    net, x = build("dense", "tanh", output)
+    y = torch.tensor([0, 1, 2, 1, 1, 0])
+    one, other = net.trace(x), net.trace(2 * x)
+    both = (torch.stack([a, b]) for a, b in zip(*map(ends, (one, other)), strict=True))
+    values, drives = both
+    stack = losses.each(net, Trace((values,), (drives,), (values,)), y, loss)
+    assert stack.shape == (2, 6)
+    for trace, row in zip((one, other), stack, strict=True):
+        assert losses.each(net, trace, y, loss).tolist() == pytest.approx(row.tolist(), rel=1e-14)
+    alone = losses.value(net, net.trace(2 * x[4:5]), y[4:5], loss).item()
+    assert stack[1, 4].item() == pytest.approx(alone, rel=1e-12)
+    with pytest.raises(ValueError, match="expected targets of shape"):
+        losses.each(net, Trace((values,), (drives,), (values,)), y[:5], loss)
 
 
 @pytest.mark.parametrize(("output", "loss"), CASES)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import numpy as np
 import pytest
 import torch
 from helpers import BUILDERS, F64, autograd, build, grads, tensor
-from torch.nn.utils import parameters_to_vector
+from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from lib import losses, nets, rules
 from lib.nets import OUTPUT, Dense, Net
-from lib.rules import EvolutionStrategy, WeightPerturbation, perturb
+from lib.rules import BernoulliReinforce, EvolutionStrategy, WeightPerturbation, perturb
 
 CLASSES = torch.tensor([0, 1, 2, 1, 1, 0])
 LOSSES = [(out, "mse") for out in OUTPUT] + [(o, "cross_entropy") for o in ("softmax", "sigmoid")]
@@ -136,7 +138,7 @@ def test_noise_of_size_0_is_the_plain_net(kind):
 def test_the_loss_of_each_example_has_the_batchs_loss_as_its_mean(output, loss):
     net, x = build("dense", "tanh", output)
     trace = net.trace(x)
-    each = perturb._each(net, trace, CLASSES, loss)
+    each = losses.each(net, trace, CLASSES, loss)
     assert each.shape == (6,)
     assert each.mean().item() == pytest.approx(losses.value(net, trace, CLASSES, loss).item())
     one = losses.value(net, net.trace(x[2:3]), CLASSES[2:3], loss).item()
@@ -415,25 +417,167 @@ def test_it_learns(name):
     assert losses.value(net, net.trace(x), y, "mse").item() < 0.05 * first
 
 
-def test_a_population_in_one_pass_has_the_losses_of_a_loop_over_members():
+@pytest.mark.parametrize("kind", BUILDERS)
+@pytest.mark.parametrize(("output", "loss"), [("softmax", "cross_entropy"), ("tanh", "mse")])
+def test_a_population_in_one_pass_has_the_losses_of_a_loop_over_members(kind, output, loss):
+    """Both signs of every step, large enough that a weight left out would show."""
+    net, x = build(kind, "signed_relu", output)
     r = np.random.default_rng(0)
-    net = nets.mlp([64, 32, 32, 10], output="softmax", rng=r)
-    x, y = tensor(r, 16, 64).float(), torch.from_numpy(r.integers(0, 10, 16))
-    rule = EvolutionStrategy(net, rng=r, sigma=0.01, population=64)
+    rule = EvolutionStrategy(net, rng=r, sigma=0.1, population=6, loss=loss)
     w = parameters_to_vector(net.parameters()).detach()
-    members = w + 0.01 * tensor(r, 64, len(w)).float()
-    sizes = [p.numel() for p in net.parameters()]
-
-    def loop() -> torch.Tensor:
-        found = []
-        for member in members:
-            for p, part in zip(net.parameters(), member.split(sizes), strict=True):
-                p.copy_(part.view_as(p))
-            found.append(losses.value(net, net.trace(x), y, "cross_entropy"))
-        return torch.stack(found)
-
-    def batched() -> torch.Tensor:
-        return rule._losses(net, x, y, members)
-
+    step = 0.3 * tensor(r, 3, len(w))
     with torch.no_grad():
-        assert torch.allclose(batched(), loop(), rtol=1e-5)
+        found = rule._losses(net, x, CLASSES, step, signs=(1, -1))
+        assert torch.equal(rule._losses(net, x, CLASSES, step), found[:1])
+        for row, sign in zip(found, (1, -1), strict=True):
+            for one, d in zip(row, step, strict=True):
+                vector_to_parameters(w + sign * d, net.parameters())
+                assert one.item() == pytest.approx(
+                    losses.value(net, net.trace(x), CLASSES, loss).item(), rel=1e-12
+                )
+
+
+# --- units that fire or not
+
+
+def expected_cost(net: Net, x, t, output: str) -> torch.Tensor:
+    """The exact mean over everything the net can do: every pattern of every hidden layer."""
+    total = 0.0
+    for row, told in zip(x, t, strict=True):
+        states = [(torch.ones((), dtype=F64), row)]
+        for layer in net.layers[:-1]:
+            after = []
+            for chance, h in states:
+                p = torch.sigmoid(layer.weight @ h + layer.bias)
+                for bits in product([0.0, 1.0], repeat=len(p)):
+                    z = torch.tensor(bits, dtype=F64)
+                    after.append((chance * (z * p + (1 - z) * (1 - p)).prod(), z))
+            states = after
+        for chance, h in states:
+            a = net.layers[-1].weight @ h + net.layers[-1].bias
+            if net.output == "softmax":
+                right = (torch.log_softmax(a, -1) * told).sum()
+            else:
+                right = (told * a - torch.nn.functional.softplus(a)).sum()
+            total = total + chance * (1 - right.exp() if output == "reward" else -right)
+    return total / len(x)
+
+
+ANSWERS = {
+    "sigmoid": torch.tensor([[0.0], [1.0], [1.0], [0.0]], dtype=F64),
+    "softmax": torch.tensor([0, 2, 1, 2]),
+}
+FOUR = torch.tensor([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]], dtype=F64)
+
+
+def coins(end: str, seed: int = 3) -> Net:
+    sizes = [2, 2, 2, 1 if end == "sigmoid" else 3]
+    r = np.random.default_rng(seed)
+    return nets.mlp(sizes, activation="sigmoid", output=end, rng=r, dtype=F64, weight_gain=1.5)
+
+
+@pytest.mark.parametrize(("m", "baseline"), [(1, False), (1, True), (2, True)])
+@pytest.mark.parametrize("output", ["reward", "delta"])
+@pytest.mark.parametrize("end", ANSWERS)
+def test_bernoulli_reinforce_is_the_gradient_of_the_expected_cost(end, output, m, baseline):
+    """Against autograd through the sum over all patterns: every weight within 4 SE."""
+    net, y = coins(end), ANSWERS[end]
+    t = y if end == "sigmoid" else torch.eye(3, dtype=F64)[y]
+    cost = expected_cost(net, FOUR, t, output)
+    exact = torch.cat([g.flatten() for g in torch.autograd.grad(cost, list(net.parameters()))])
+    rule = BernoulliReinforce(
+        net, rng=np.random.default_rng(1), samples=m, output=output, baseline=baseline
+    )
+    x, y, found = FOUR.repeat(25, 1), torch.cat([y] * 25), []
+    for _ in range(600):
+        rule(net, x, y)
+        found.append(flat(net))
+    found = torch.stack(found)
+    z = (found.mean(0) - exact) / (found.std(0) / 600**0.5)
+    assert float(z.abs().max()) < 4
+    share = found @ exact / exact.square().sum()
+    assert float(share.mean()) == pytest.approx(1, abs=4 * float(share.std()) / 600**0.5)
+    assert float(share.std()) / 600**0.5 < 0.15
+
+
+@pytest.mark.parametrize("baseline", [False, True])
+@pytest.mark.parametrize("output", ["reward", "delta"])
+def test_bernoulli_reinforce_by_hand(output, baseline):
+    """One hidden unit, p = 1/2: it fires if u < 1/2. The output says 1 with p = sigmoid(h)."""
+    r, draws = np.random.default_rng(0), []
+    net = nets.mlp([1, 1, 1], activation="sigmoid", output="sigmoid", rng=r, dtype=F64)
+    vector_to_parameters(torch.tensor([0.0, 0.0, 1.0, 0.0], dtype=F64), net.parameters())
+    x = torch.tensor([[2.0], [4.0]], dtype=F64)
+
+    class Known(np.random.Generator):
+        def random(self, shape):
+            draws.append(shape)
+            return np.array([[0.4], [0.6]] if len(draws) == 1 else [[0.9], [0.4]])
+
+    known = Known(np.random.PCG64(0))
+    rule = BernoulliReinforce(net, rng=known, output=output, baseline=baseline)
+    loss = rule(net, x, 0 * x + 1)
+    p = 1 / (1 + np.exp(-1))  # the first fires and says 0, the second does not and says 1
+    each = -np.log([p, 0.5])
+    assert loss.item() == pytest.approx(each.mean())
+    cost = np.array([1.0, 0.0]) if output == "reward" else each
+    cost = cost - baseline * cost[::-1]  # the other example's
+    hidden = cost * [0.5, -0.5] / 2
+    top = cost * [0 - p, 1 - 0.5] / 2 if output == "reward" else np.array([p - 1, -0.5]) / 2
+    wanted = [hidden @ [2, 4], hidden.sum(), top[0], top.sum()]
+    assert flat(net).numpy() == pytest.approx(wanted, rel=1e-12)
+
+
+def test_an_examples_other_draws_are_its_baseline():
+    """A cost that depends on the example alone gives no credit at all; one draw cannot tell."""
+    net = coins("sigmoid")
+    net.layers[-1].weight.data.zero_()
+    net.layers[-1].bias.data.fill_(1.0)  # the loss knows the target, but not what the units did
+    for m, still in ((2, True), (1, False)):
+        rule = BernoulliReinforce(net, rng=np.random.default_rng(0), samples=m, output="delta")
+        rule(net, FOUR, ANSWERS["sigmoid"])
+        hidden = torch.cat([net.layers[i].weight.grad.flatten() for i in (0, 1)])
+        assert (float(hidden.abs().max()) < 1e-15) == still
+
+
+def test_a_softmax_draws_classes_with_its_probabilities():
+    p = torch.tensor([[0.2, 0.5, 0.3], [0.0, 0.0, 1.0]]).repeat(5000, 1)
+    drawn = perturb._drawn(p, "softmax", np.random.default_rng(0))
+    assert torch.equal(drawn.sum(1), torch.ones(10000))
+    assert drawn[::2].mean(0).tolist() == pytest.approx([0.2, 0.5, 0.3], abs=0.03)
+    assert drawn[1::2].mean(0).tolist() == [0, 0, 1]
+    short = torch.full((1, 3), 0.3)  # a row that rounding has left below 1 still says something
+
+    class High(np.random.Generator):
+        def random(self, shape):
+            return np.full(shape, 0.99)
+
+    assert perturb._drawn(short, "softmax", High(np.random.PCG64(0))).tolist() == [[0, 0, 1]]
+
+
+def test_units_that_fire_or_not_are_what_the_layer_above_sees():
+    """Weight gradients of the second layer are 0 where the unit below did not fire."""
+    net = coins("softmax")
+    rule = BernoulliReinforce(net, rng=np.random.default_rng(0), baseline=False, output="delta")
+    for _ in range(20):
+        rule(net, FOUR[:1], ANSWERS["softmax"][:1])
+        for layer in net.layers[1:]:
+            share = layer.weight.grad / layer.bias.grad[:, None]
+            assert ((share == 0) | ((share - 1).abs() < 1e-12)).all()
+
+
+def test_bernoulli_reinforce_refuses_what_it_cannot_draw():
+    r = np.random.default_rng(0)
+    for activation, output in (("tanh", "sigmoid"), ("sigmoid", "linear")):
+        net = nets.mlp([2, 2, 1], activation=activation, output=output, rng=r)
+        with pytest.raises(ValueError, match="expected sigmoid units and a softmax or sigmoid"):
+            BernoulliReinforce(net, rng=r)
+    net = coins("sigmoid")
+    with pytest.raises(ValueError, match="unknown output 'hebb'; expected reward or delta"):
+        BernoulliReinforce(net, rng=r, output="hebb")
+    with pytest.raises(ValueError, match="expected rng="):
+        BernoulliReinforce(net)
+    with pytest.raises(ValueError, match="expected samples"):
+        BernoulliReinforce(net, rng=r, samples=0)
+    with pytest.raises(ValueError, match="found 1 draw, no others for a baseline"):
+        BernoulliReinforce(net, rng=r)(net, FOUR[:1], ANSWERS["sigmoid"][:1])

@@ -10,10 +10,17 @@ from lib.rules.feedback import (
     WeightMirror,
 )
 from lib.rules.kickback import Kickback
-from lib.rules.perturb import EvolutionStrategy, NodePerturbation, Reinforce, WeightPerturbation
+from lib.rules.perturb import (
+    BernoulliReinforce,
+    EvolutionStrategy,
+    NodePerturbation,
+    Reinforce,
+    WeightPerturbation,
+)
 
 __all__ = [
     "Backprop",
+    "BernoulliReinforce",
     "DirectFeedbackAlignment",
     "EvolutionStrategy",
     "FeedbackAlignment",

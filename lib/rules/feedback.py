@@ -97,7 +97,7 @@ class SignSymmetry(Rule):
 
     One magnitude m per layer (buffer ``m{l}``), fixed at construction so that m sign(W) has the
     Frobenius norm of W then; signs are read at every call. It is Backprop if each w is m or -m.
-    Raises ValueError for a layer whose weights are all 0, masked layers.
+    Raises ValueError for a layer whose weights are all 0, masked layers, a net of more layers.
     Source: Liao, Leibo & Poggio 2016.
     Departs: a fixed magnitude; activities and updates are not normalised.
     """
@@ -113,6 +113,8 @@ class SignSymmetry(Rule):
 
     def feedback(self, net: Net, index: int) -> Tensor:
         """m sign(W) of layer index = 1, 2, ..., as W is now."""
+        if not hasattr(self, f"m{index}"):
+            raise ValueError(f"expected a magnitude m{index}: make a rule for this net")
         return getattr(self, f"m{index}") * torch.sign(net.layers[index].weight.detach())
 
     send = FeedbackAlignment.send

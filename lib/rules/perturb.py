@@ -7,13 +7,15 @@ tiny one drowns the difference of two losses in rounding (in float32 stay above 
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from lib import losses
-from lib.nets import Net, Trace
+from lib.nets import Dense, Layer, Net, Trace
 from lib.rules.base import Rule, register
 
 Rng = np.random.Generator
@@ -25,26 +27,21 @@ def noisy_trace(net: Net, x: Tensor, *, sigma: float, rng: Rng) -> tuple[Trace, 
     xi_l: standard normal per example and unit, drawn from the lowest layer up. Returns the trace
     and the sigma xi_l. Raises ValueError where x does not fit. Source: our own. Departs: nothing.
     """
-    net._check(x)
-    values, drives, fired, noises = [x], [], [], []
-    for layer in net.layers:
-        a = layer.drive(values[-1])
+    noises = []
+
+    def fire(index: int, a: Tensor) -> tuple[Tensor, Tensor]:
         noises.append(sigma * torch.from_numpy(rng.standard_normal(a.shape)).to(a))
-        drives.append(a + noises[-1])
-        fired.append(f := layer.fire(drives[-1]))
-        values.append(values[-layer.skip].flatten(1) + layer.gain * f if layer.skip else f)
-    return Trace(tuple(values), tuple(drives), tuple(fired)), noises
+        return a + noises[-1], net.layers[index].fire(a + noises[-1])
+
+    return net.trace(x, fire=fire), noises
 
 
-def _each(net: Net, trace: Trace, y: Tensor, loss: str) -> Tensor:
-    """The loss of every example (n,); its mean is ``losses.value``."""
-    out, drive = trace.values[-1], trace.drives[-1]
-    t = losses._targets(net, out, y, loss)
-    if loss == "mse":
-        return (out - t).square().sum(-1) / 2
-    if net.output == "softmax":
-        return -(t * torch.log_softmax(drive, dim=-1)).sum(-1)
-    return (nn.functional.softplus(drive) - t * drive).sum(-1)
+def _needed(rng: Rng, samples: int) -> tuple[Rng, int]:
+    if not isinstance(rng, Rng):
+        raise ValueError(f"expected rng=np.random.default_rng(seed) for noise, found {rng!r}")
+    if samples < 1 or samples % 1:
+        raise ValueError(f"expected samples to be a whole number of 1 or more, found {samples}")
+    return rng, int(samples)
 
 
 class _Perturbed(Rule):
@@ -52,13 +49,10 @@ class _Perturbed(Rule):
         self, net: Net, *, rng: Rng = None, sigma: float, samples: int = 1, loss: str | None = None
     ) -> None:
         super().__init__(net, loss=loss)
-        if not isinstance(rng, Rng):
-            raise ValueError(f"expected rng=np.random.default_rng(seed) for noise, found {rng!r}")
+        self.rng, self.samples = _needed(rng, samples)
         if not 0 < sigma < np.inf:
             raise ValueError(f"expected a finite sigma above 0, found {sigma}")
-        if samples < 1 or samples % 1:
-            raise ValueError(f"expected samples to be a whole number of 1 or more, found {samples}")
-        self.rng, self.sigma, self.samples = rng, sigma, int(samples)
+        self.sigma = sigma
 
     def _write(self, net: Net, trace: Trace, sums: list[Tensor], n: int) -> None:
         """.grad from each layer's sum of score x noise, for the mean over n examples."""
@@ -84,21 +78,29 @@ class NodePerturbation(_Perturbed):
     @torch.no_grad()
     def forward(self, net: Net, x: Tensor, y: Tensor) -> Tensor:
         trace = net.trace(x)
-        clean = _each(net, trace, y, self.loss)
+        clean = losses.each(net, trace, y, self.loss)
         sums = [torch.zeros_like(a) for a in trace.drives]
         for _ in range(self.samples):
             shaken, noises = noisy_trace(net, x, sigma=self.sigma, rng=self.rng)
-            rise = _each(net, shaken, y, self.loss) - clean
+            rise = losses.each(net, shaken, y, self.loss) - clean
             sums = [a + _times(rise, noise) for a, noise in zip(sums, noises, strict=True)]
         self._write(net, trace, sums, len(x))
         return clean.mean()
 
 
-class _Score(nn.ModuleList):
-    """A net as a module that answers with the loss, so functional_call can swap its weights."""
+class _Drive(nn.ModuleList):
+    """A layer as a module that answers with its drive, so functional_call can swap its weights."""
 
-    def forward(self, x: Tensor, y: Tensor, loss: str) -> Tensor:
-        return losses.value(self[0], self[0].trace(x), y, loss)
+    def forward(self, x: Tensor) -> Tensor:
+        return self[0].drive(x)
+
+
+def _drives(layer: Layer, x: Tensor, w: Tensor, b: Tensor) -> Tensor:
+    """Drives of m copies of a layer with weights w (m, ...), b (m, n_out) for x (m, n, ...)."""
+    if type(layer) is Dense:
+        return torch.baddbmm(b[:, None], x.flatten(2), w.mT)
+    call = partial(functional_call, _Drive([layer]))
+    return vmap(lambda x, w, b: call({"0.weight": w, "0.bias": b}, x))(x, w, b)
 
 
 @register("weight perturbation")
@@ -114,27 +116,43 @@ class WeightPerturbation(_Perturbed):
     @torch.no_grad()
     def forward(self, net: Net, x: Tensor, y: Tensor) -> Tensor:
         clean = losses.value(net, net.trace(x), y, self.loss)
-        w = nn.utils.parameters_to_vector(net.parameters())
-        grad = torch.zeros_like(w)
+        params = [p for layer in net.layers for p in (layer.weight, layer.bias)]
+        sizes = [p.numel() for p in params]
+        grad = torch.zeros(sum(sizes)).to(params[0])
         for start in range(0, self.samples, 64):  # as many draws of all weights at a time
-            shape = min(64, self.samples - start), len(w)
-            xi = torch.from_numpy(self.rng.standard_normal(shape)).to(w)
-            rise = self._rise(net, x, y, w, self.sigma * xi, clean)
-            grad += rise @ xi / (self.sigma * self.samples)
-        for p in net.parameters():
-            p.grad, grad = grad[: p.numel()].reshape(p.shape), grad[p.numel() :]
+            shape = min(64, self.samples - start), len(grad)
+            step = torch.from_numpy(self.rng.standard_normal(shape)).to(grad).mul_(self.sigma)
+            rise = self._rise(net, x, y, step, clean)
+            grad += rise @ step / (self.sigma**2 * self.samples)
+        for p, g in zip(params, grad.split(sizes), strict=True):
+            p.grad = g.view_as(p)
         return clean
 
-    def _rise(self, net: Net, x: Tensor, y: Tensor, w: Tensor, step: Tensor, clean: Tensor):
-        """By how much the loss rises with each of m steps (m, D) from w (D,): (m,)."""
-        return self._losses(net, x, y, w + step) - clean
+    def _rise(self, net: Net, x: Tensor, y: Tensor, step: Tensor, clean: Tensor) -> Tensor:
+        """By how much the loss rises with each of m steps (m, D) of all weights: (m,)."""
+        return self._losses(net, x, y, step)[0] - clean
 
-    def _losses(self, net: Net, x: Tensor, y: Tensor, ws: Tensor) -> Tensor:
-        """The mean loss (m,) of each of m nets with weights ``ws`` (m, D), in one batched pass."""
-        score, stacks = _Score([net]), {}
-        for name, p in score.named_parameters():
-            stacks[name], ws = ws[:, : p.numel()].reshape(-1, *p.shape), ws[:, p.numel() :]
-        return vmap(lambda weights: functional_call(score, weights, (x, y, self.loss)))(stacks)
+    def _losses(self, net: Net, x: Tensor, y: Tensor, step: Tensor, signs=(1,)) -> Tensor:
+        """The mean losses (signs, m) of nets at w + sign . step (m, D), in one batched pass."""
+        values = [x[None]]
+        for index, layer in enumerate(net.layers):
+            w, b = layer.weight, layer.bias
+            dw, step = step[:, : w.numel()].reshape(-1, *w.shape), step[:, w.numel() :]
+            db, step = step[:, : len(b)], step[:, len(b) :]
+            if index == 0:  # one input for all: what the step adds to the drive serves both signs
+                add = _drives(layer, x.expand(len(dw), *x.shape), dw, db)
+                a = torch.cat([torch.add(layer.drive(x), add, alpha=sign) for sign in signs])
+            else:
+                ws, bs = (
+                    torch.cat([torch.add(p, dp, alpha=s) for s in signs])
+                    for p, dp in ((w, dw), (b, db))
+                )
+                a = _drives(layer, values[-1], ws, bs)
+            last = layer is net.layers[-1]
+            f = a if last and self.loss == "cross_entropy" else layer.fire(a)
+            values.append(values[-layer.skip].flatten(2) + layer.gain * f if layer.skip else f)
+        end = Trace((values[-1],), (a,), (f,))
+        return losses.each(net, end, y, self.loss).mean(-1).reshape(len(signs), -1)
 
 
 @register("evolution")
@@ -155,8 +173,8 @@ class EvolutionStrategy(WeightPerturbation):
             raise ValueError(f"expected an even population of 2 or more, found {population}")
         super().__init__(net, rng=rng, sigma=sigma, samples=population // 2, loss=loss)
 
-    def _rise(self, net: Net, x: Tensor, y: Tensor, w: Tensor, step: Tensor, clean: Tensor):
-        up, down = self._losses(net, x, y, torch.cat([w + step, w - step])).chunk(2)
+    def _rise(self, net: Net, x: Tensor, y: Tensor, step: Tensor, clean: Tensor) -> Tensor:
+        up, down = self._losses(net, x, y, step, signs=(1, -1))
         return (up - down) / 2
 
 
@@ -186,7 +204,7 @@ class Reinforce(_Perturbed):
     def forward(self, net: Net, x: Tensor, y: Tensor) -> Tensor:
         n, (x, y) = len(x), (torch.cat([part] * self.samples) for part in (x, y))
         trace, noises = noisy_trace(net, x, sigma=self.sigma, rng=self.rng)
-        loss = cost = _each(net, trace, y, self.loss)
+        loss = cost = losses.each(net, trace, y, self.loss)
         if self.reward == "correct":
             both = trace.values[-1], losses.as_targets(y, trace.values[-1])
             said, told = (a.argmax(1) if a.shape[1] > 1 else a[:, 0] > 0.5 for a in both)
@@ -197,3 +215,79 @@ class Reinforce(_Perturbed):
             cost = (cost - cost.mean()) * (len(x) / (len(x) - 1))
         self._write(net, trace, [_times(cost, noise) for noise in noises], n)
         return loss.mean()
+
+
+@register("bernoulli reinforce")
+class BernoulliReinforce(Rule):
+    """Hidden units that fire or not; credit is the cost times the score of what was drawn.
+
+    h is 1 with probability p = sigmoid(a), else 0; d log p / da = h - p, and delta_l = 1/(n m) sum
+    over m = ``samples`` of (cost - baseline)(h - p). ``output="reward"``: the answer is drawn too
+    (a class from a softmax, 0 or 1 from each sigmoid), cost 1 if it is wrong and 0 if right.
+    ``output="delta"``: the output layer is told the target and learns by its exact gradient; the
+    hidden units' cost is the loss. ``baseline``: the mean cost of the example's other draws, with
+    one draw that of the other examples. Both are the gradient of the expected cost, without bias.
+    Sigmoid hidden layers, softmax or sigmoid output. Returns the mean loss over what was drawn.
+    Raises ValueError for no rng, other units, another output rule, a baseline of one draw.
+    Source: Williams 1992. Departs: baselines are means of the same step, not running ones.
+    """
+
+    def __init__(
+        self,
+        net: Net,
+        *,
+        rng: Rng = None,
+        samples: int = 1,
+        output: str = "reward",
+        baseline: bool = True,
+    ) -> None:
+        kinds = [layer.activation.name for layer in net.layers]
+        if set(kinds[:-1]) - {"sigmoid"} or kinds[-1] not in ("softmax", "sigmoid"):
+            raise ValueError(
+                f"expected sigmoid units and a softmax or sigmoid output, found {kinds}"
+            )
+        if output not in ("reward", "delta"):
+            raise ValueError(f"unknown output {output!r}; expected reward or delta")
+        super().__init__(net, loss="cross_entropy")
+        self.rng, self.samples = _needed(rng, samples)
+        self.output, self.baseline = output, baseline
+
+    @torch.no_grad()
+    def forward(self, net: Net, x: Tensor, y: Tensor) -> Tensor:
+        n, m, scores = len(x), self.samples, []
+        x, y = (torch.cat([part] * m) for part in (x, y))
+
+        def fire(index: int, a: Tensor) -> tuple[Tensor, Tensor]:
+            p = net.layers[index].fire(a)
+            last = index == len(net.layers) - 1
+            drawn = _drawn(p, net.output if last else "sigmoid", self.rng)
+            scores.append(drawn - p)
+            return a, p if last else drawn
+
+        trace = net.trace(x, fire=fire)
+        loss = cost = losses.each(net, trace, y, "cross_entropy")
+        if self.output == "reward":
+            said = trace.values[-1] + scores[-1]
+            told = losses.as_targets(y, said)
+            cost = ((said - told).abs() > 0.5).any(-1).to(loss)
+        if self.baseline:
+            group = cost.view(m, n) if m > 1 else cost.view(n, 1)
+            if len(group) < 2:
+                raise ValueError("found 1 draw, no others for a baseline: use baseline=False")
+            share = len(group) / (len(group) - 1)
+            cost = ((group - group.mean(0)) * share).flatten()
+        deltas = [_times(cost, score) / len(x) for score in scores]
+        if self.output == "delta":
+            deltas[-1] = losses.output_error(net, trace, y, "cross_entropy")
+        for layer, delta, value in zip(net.layers, deltas, trace.values, strict=False):
+            layer.weight.grad, layer.bias.grad = layer.correlate(delta, value)
+        return loss.mean()
+
+
+def _drawn(p: Tensor, output: str, rng: Rng) -> Tensor:
+    """1 with probability p for every unit; of a softmax's units exactly one is 1."""
+    u = torch.from_numpy(rng.random(p[..., :1].shape if output == "softmax" else p.shape)).to(p)
+    if output != "softmax":
+        return (u < p).to(p)
+    said = (p.cumsum(-1) < u).sum(-1).clamp(max=p.shape[-1] - 1)  # the sum may round to below 1
+    return nn.functional.one_hot(said, p.shape[-1]).to(p)
