@@ -53,14 +53,16 @@ def fit(
     batch_size: int,
     optimizer: torch.optim.Optimizer,
     rng: np.random.Generator,
+    start: int = 0,
     probe: Probe | None = None,
     progress: bool | None = None,
 ) -> History:
     """Train for a number of passes over the data, in minibatches drawn without replacement.
 
     ``optimizer`` steps whatever parameters it was given, from the ``.grad`` the rule writes.
-    ``rng`` draws the order of the examples only. ``probe(net, epoch)`` adds its own columns to
-    each row. ``progress``: True shows a bar, False none, None only at a terminal.
+    ``rng`` draws the order of the examples only. ``start`` > 0: that many of the ``epochs`` are
+    done already; the history begins with the next one. ``probe(net, epoch)`` adds its own columns
+    to each row. ``progress``: True shows a bar, False none, None only at a terminal.
     Columns: epoch, train_loss (mean over the epoch's batches; nan in row 0), test_loss,
     test_error. Raises ValueError for a bad count, FloatingPointError when the loss of a batch, or
     the test loss after an epoch, is not finite any more.
@@ -71,6 +73,8 @@ def fit(
             f"expected epochs >= 0 and 1 <= batch_size <= {n} (the examples there are), "
             f"found epochs={epochs}, batch_size={batch_size}"
         )
+    if not 0 <= start < max(epochs, 1):
+        raise ValueError(f"expected 0 <= start < epochs, found start={start}, epochs={epochs}")
 
     def row(epoch: int, train_loss: float) -> dict[str, float]:
         more = probe(net, epoch) if probe else {}
@@ -88,8 +92,9 @@ def fit(
                 "rate or the initial weights"
             )
 
-    rows = [row(0, float("nan"))]
-    bar = trange(1, epochs + 1, desc="epochs", disable=None if progress is None else not progress)
+    rows = [] if start else [row(0, float("nan"))]
+    off = None if progress is None else not progress
+    bar = trange(start + 1, epochs + 1, desc="epochs", disable=off)
     for epoch in bar:
         order = torch.from_numpy(rng.permutation(n))
         total = 0.0

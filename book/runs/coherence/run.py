@@ -1,35 +1,26 @@
 """Can a coherent net be trained? Width n and 2n, signs free or kept, backprop or Kickback.
 
-    python book/runs/coherence/run.py
+    python -m lib.runs run book/runs/coherence.toml
 
-trains every combination on three tasks and writes results.csv (one row per net) and
-provenance.json beside this file. All nets of one task and width train at once, as one stack;
-``check`` compares a step of the stack with the library's own rule, net by net.
+trains every combination on three tasks. One job is one combination at one learning rate: its nets
+(one per seed) train at once, as one stack. ``check`` compares a step of a stack with the library's
+own rule, net by net.
 """
 
 from __future__ import annotations
 
-import csv
-import hashlib
-import io
-import json
-import os
-import platform
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
-import lib
 from lib import data, nets, rules
 
-HERE = Path(__file__).resolve().parent
+COLUMNS = "part task factor rule signs rate seed nmse noise_gain".split()
+KEY, MANY = 6, True
 TASKS = {"saw": (8, 8, 8, 8), "parity": (16, 16, 16), "teacher": (16, 16, 16)}  # hidden, factor 1
 RULES, SIGNS, FACTORS = ("backprop", "kickback"), ("free", "coherent"), (1, 2)
 RATES = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
@@ -153,13 +144,13 @@ def train(task: str, factor: int, runs: Sequence[Run], steps: int = STEPS) -> li
     """Train all runs and return one row each."""
     stack = Stack(task, factor, runs, torch.float32)
     rng = np.random.default_rng(0)
-    for i in tqdm(range(steps), desc=f"{task}, width x {factor}"):
+    for i in range(steps):
         at = torch.from_numpy(rng.choice(stack.x.shape[1], BATCH, replace=False))
         stack.step(at, i + 1, 0.5 * (1 + np.cos(np.pi * i / steps)))
     error, noise = stack.scores()
     error = np.where(np.isfinite(error), error, np.inf)
     return [
-        {"task": task, "factor": factor, **vars(r), "nmse": f"{e:.3g}", "noise_gain": f"{g:.3g}"}
+        {"seed": r.seed, "nmse": f"{e:.3g}", "noise_gain": f"{g:.3g}"}
         for r, e, g in zip(runs, error, noise, strict=True)
     ]
 
@@ -182,55 +173,23 @@ def check(seed: int = 0) -> float:
     return off
 
 
-def write(name: str, text: str) -> None:
-    """Write a file beside this one, whole or not at all."""
-    part = HERE / f"{name}.part"
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, HERE / name)
+def job(part: str, task: str, factor: int, rule: str, signs: str, rate: float) -> list[dict]:
+    """Train one combination on the seeds of its part."""
+    seeds = TUNE if part == "tune" else TEST
+    return train(task, factor, [Run(rule, signs, rate, seed) for seed in seeds])
 
 
-def main() -> None:
+def plan(get: Callable) -> None:
     """Tune on seeds of their own, then train the test seeds at each combination's best rate."""
     torch.set_num_threads(1)
-    start, rows, chosen = time.monotonic(), [], {}
     for task, factor in product(TASKS, FACTORS):
-        trials = train(task, factor, [Run(*r) for r in product(RULES, SIGNS, RATES, TUNE)])
         best = {}
-        for rule, signs in product(RULES, SIGNS):
-            mine = [r for r in trials if (r["rule"], r["signs"]) == (rule, signs)]
-            found = {x: np.array([float(r["nmse"]) for r in mine if r["rate"] == x]) for x in RATES}
-            rank = {x: (-(e < SOLVED).sum(), np.median(e)) for x, e in found.items()}
-            best[rule, signs] = min(rank, key=rank.get)  # most solved, then the smallest median
-            chosen[f"{task} x{factor} {rule} {signs}"] = best[rule, signs]
-        final = [Run(*k, best[k], seed) for k, seed in product(product(RULES, SIGNS), TEST)]
-        rows += [{"part": "tune", **r} for r in trials]
-        rows += [{"part": "test", **r} for r in train(task, factor, final)]
-    text = io.StringIO()
-    table = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    table.writeheader()
-    table.writerows(rows)
-    write("results.csv", text.getvalue())
-    sources = sorted(Path(lib.__file__).parent.rglob("*.py"))
-    provenance = {
-        "command": "python book/runs/coherence/run.py",
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-        "dtype": "float32",
-        "steps": STEPS,
-        "batch": BATCH,
-        "rates": RATES,
-        "tune_seeds": f"{TUNE[0]} to {TUNE[-1]}",
-        "test_seeds": f"{TEST[0]} to {TEST[-1]}",
-        "chosen_rates": chosen,
-        "lib_sha256": hashlib.sha256(b"".join(p.read_bytes() for p in sources)).hexdigest(),
-        "run_sha256": hashlib.sha256(Path(__file__).read_bytes()).hexdigest(),
-        "results_sha256": hashlib.sha256(text.getvalue().encode()).hexdigest(),
-        "stack_differs_from_lib_by": f"{check():.1e}",
-        "seconds": round(time.monotonic() - start),
-    }
-    write("provenance.json", json.dumps(provenance, indent=2) + "\n")
-
-
-if __name__ == "__main__":
-    main()
+        for how in product(RULES, SIGNS):
+            rank = {}
+            for rate in RATES:
+                tried = get("tune", task, factor, *how, rate)
+                e = np.array([float(row["nmse"]) for row in tried])
+                rank[rate] = -(e < SOLVED).sum(), np.median(e)
+            best[how] = min(rank, key=rank.get)  # most solved, then the smallest median
+        for how in product(RULES, SIGNS):
+            get("test", task, factor, *how, best[how])

@@ -1,33 +1,22 @@
 """The robot-arm chapter's larger experiment: all seven joints, a simulated and a real arm.
 
-    BOOK_DATA=FOLDER python book/runs/robot-arm/run.py          run, or go on after a stop
-    python book/runs/robot-arm/run.py verify                    recompute some stored rows
+    BOOK_DATA=FOLDER python -m lib.runs run book/runs/robot-arm.toml
 
-Writes results.csv (one row per trained net, kept after every row) and provenance.json beside
-this file. Without BOOK_DATA the SARCOS file is downloaded once. Its rules and its training are
-the chapter's own, line by line; the chapter checks that they are.
+One job trains one net. Without BOOK_DATA the SARCOS file is downloaded once. Its rules and its
+training are the chapter's own, line by line; the chapter checks that they are.
 """
 
 from __future__ import annotations
 
-import csv
-import hashlib
-import json
-import platform
-import sys
-import time
-from importlib.metadata import version
 from itertools import pairwise, product
-from pathlib import Path
 
 import numpy as np
 import torch
 
-import lib
 from lib import data, measure, nets, rules, train
 
-HERE = Path(__file__).parent
 COLUMNS = "stage data split joint method optimizer lr seed epochs nmse seconds".split()
+KEY = 9
 JOINTS, SEEDS, TUNED_ON, EPOCHS, ROWS = range(1, 8), range(5), (1, 4, 7), 10, 3000
 GRID = [("Adam", lr) for lr in (0.001, 0.003, 0.01, 0.03)]
 GRID += [("SGD", lr) for lr in (0.003, 0.01, 0.03, 0.1)]
@@ -143,22 +132,20 @@ def real(joint, seed, split, held="test"):
     )
 
 
-def score(row):
-    """The nMSE that a row asks for; infinite where training diverged."""
-    stage, joint, seed = row["stage"], int(row["joint"]), int(row["seed"])
-    if row["data"] == "simulated":
+def job(stage, what, split, joint, method, name, lr, seed, epochs):
+    """The nMSE of one row; infinite where training diverged."""
+    if what == "simulated":
         d = simulated(joint, seed)
     else:
-        d = real(joint, seed, row["split"], "validation" if stage == "tune" else "test")
-    if row["method"] in ("linear", "nearest"):
-        return (linear if row["method"] == "linear" else nearest)(d)
+        d = real(joint, seed, split, "validation" if stage == "tune" else "test")
+    if method in ("linear", "nearest"):
+        return {"nmse": (linear if method == "linear" else nearest)(d)}
     try:
-        choice = row["optimizer"], float(row["lr"])
         with np.errstate(over="ignore"):
-            past = learn(row["method"], d, choice, seed, int(row["epochs"]))
+            past = learn(method, d, (name, lr), seed, epochs)
     except FloatingPointError:
-        return float("inf")
-    return float(past["test_error"][-1])
+        return {"nmse": float("inf")}
+    return {"nmse": float(past["test_error"][-1])}
 
 
 def chosen(rows, what, method):
@@ -177,101 +164,37 @@ def chosen(rows, what, method):
     return min(safe, key=cost)
 
 
-def plan(rows):
-    """Every row there is to do, in order; what is tuned is looked up in ``rows``."""
+def plan(get):
+    """Tune every method on every arm, then test it."""
+    torch.set_num_threads(1)
 
-    def ask(stage, what, split, joint, method, choice=("", ""), seed=0):
-        name, lr = choice
-        values = stage, what, split, joint, method, name, lr, seed, EPOCHS if name else ""
-        return dict(zip(COLUMNS, map(str, values), strict=False))
+    def ask(stage, what, split, joint, method, choice=("", ""), seed=0, epochs=EPOCHS):
+        return get(stage, what, split, joint, method, *choice, seed, epochs if choice[0] else "")
 
     best = {}
     for what, split in (("simulated", "motions"), ("sarcos", "block")):
-        for joint, method, choice in product(TUNED_ON, METHODS, GRID):
-            yield ask("tune", what, split, joint, method, choice, seed=100 + joint)
-        best[what] = {method: chosen(rows, what, method) for method in METHODS}
+        tried = [
+            ask("tune", what, split, joint, method, choice, seed=100 + joint)
+            for joint, method, choice in product(TUNED_ON, METHODS, GRID)
+        ]
+        best[what] = {method: chosen(tried, what, method) for method in METHODS}
         for seed, joint in product(SEEDS, JOINTS):
             for method in METHODS:
-                yield ask("test", what, split, joint, method, best[what][method], seed)
-            yield ask("test", what, split, joint, "linear", seed=seed)
-            yield ask("test", what, split, joint, "nearest", seed=seed)
+                ask("test", what, split, joint, method, best[what][method], seed)
+            ask("test", what, split, joint, "linear", seed=seed)
+            ask("test", what, split, joint, "nearest", seed=seed)
     method = "backprop, He"
     for split, seed, joint in product(("random", "leaked"), SEEDS, JOINTS):
-        yield ask("test", "sarcos", split, joint, "linear", seed=seed)
-        yield ask("test", "sarcos", split, joint, "nearest", seed=seed)
-        yield ask("test", "sarcos", split, joint, method, best["sarcos"][method], seed)
-    yield ask("test", "sarcos", "all", 1, "linear")
+        ask("test", "sarcos", split, joint, "linear", seed=seed)
+        ask("test", "sarcos", split, joint, "nearest", seed=seed)
+        ask("test", "sarcos", split, joint, method, best["sarcos"][method], seed)
+    ask("test", "sarcos", "all", 1, "linear")
     for method, seed in product(LONGER, SEEDS):  # six times as long
-        row = ask("long", "simulated", "motions", 4, method, best["simulated"][method], seed)
-        yield row | {"epochs": str(6 * EPOCHS)}
+        longer = {"seed": seed, "epochs": 6 * EPOCHS}
+        ask("long", "simulated", "motions", 4, method, best["simulated"][method], **longer)
 
 
-def key(row):
-    return tuple(row[c] for c in COLUMNS[:-2])
-
-
-def write(path, text):
-    """All of it or nothing: to a temporary name, then renamed."""
-    part = path.with_suffix(".part")
-    part.write_text(text)
-    part.replace(path)
-
-
-def keep(rows):
-    lines = [
-        ",".join(COLUMNS),
-        *(",".join(f'"{r[c]}"' if "," in r[c] else r[c] for c in COLUMNS) for r in rows),
-    ]
-    write(HERE / "results.csv", "\n".join(lines) + "\n")
-
-
-def load():
-    path = HERE / "results.csv"
-    return list(csv.DictReader(path.open())) if path.exists() else []
-
-
-def provenance(rows):
-    digest, root = hashlib.sha256(), Path(lib.__file__).parent
-    for path in sorted(root.rglob("*.py")):
-        digest.update(path.relative_to(root).as_posix().encode() + path.read_bytes())
-    return {
-        "command": "OMP_NUM_THREADS=1 BOOK_DATA=FOLDER python book/runs/robot-arm/run.py",
-        "versions": {
-            "python": platform.python_version(),
-            **{name: version(name) for name in ("numpy", "torch", "scipy")},
-        },
-        "seeds": {"test": list(SEEDS), "tune": [100 + joint for joint in TUNED_ON]},
-        "data": {"sarcos_inv_test.mat": data.SARCOS_FILES["test"][1]},
-        "lib_sha256": digest.hexdigest(),
-        "machine": f"{platform.system()} {platform.machine()}, one thread",
-        "rows": len(rows),
-        "seconds": round(sum(float(r["seconds"]) for r in rows)),
-    }
-
-
-def verify(rows, n=8):
-    """Recompute rows spread over the file; raise if one is more than 5 % off."""
-    for row in rows[:: max(len(rows) // n, 1)]:
-        now, then = score(row), float(row["nmse"])
-        print(*key(row), f"stored {then:.5f}, now {now:.5f}")
-        if not (now == then or abs(now / then - 1) < 0.05):
-            raise ValueError(f"the stored row {key(row)} is not what this code computes")
-
-
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    rows = load()
-    if "verify" in sys.argv:
-        verify(rows)
-        sys.exit()
-    done = {key(row) for row in rows}
-    for row in plan(rows):
-        if key(row) in done:
-            continue
-        begin = time.time()
-        row["nmse"] = f"{score(row):.6g}"
-        row["seconds"] = f"{time.time() - begin:.2f}"
-        rows.append(row)
-        keep(rows)
-        print(len(rows), *row.values(), flush=True)
-    write(HERE / "provenance.json", json.dumps(provenance(rows), indent=1) + "\n")
+def same(stored, again):
+    """An nMSE within 5 %."""
+    then, now = float(stored["nmse"]), float(again["nmse"])
+    return now == then or abs(now / then - 1) < 0.05

@@ -1,32 +1,22 @@
 """Nets trained with truncated credit, with and without skips: the stored run of kickback/skip.
 
-    python book/runs/skip/run.py
+    python -m lib.runs run book/runs/skip.toml
 
-Writes results.csv beside this file, one row per training, and provenance.json. Every row is
-written to a temporary file that then replaces the old one, so the run may be stopped at any
-moment; started again, it does what is missing. Rows of phase "tune" learn four fifths of the
-training set and are scored on the last fifth; rows of phase "test" learn the whole training set
-at the rate whose mean score over the tuning seeds is best (the lowest of equals), and are scored
-once on the test set.
+One job trains one net. Jobs of phase "tune" learn four fifths of the training set and are scored
+on the last fifth; jobs of phase "test" learn the whole training set at the rate whose mean score
+over the tuning seeds is best (the lowest of equals), and are scored once on the test set.
 """
 
 from __future__ import annotations
 
-import csv
-import hashlib
-import json
-import os
-import platform
-import time
+from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import torch
 
 from lib import data, measure, nets, rules, train
 
-HERE = Path(__file__).resolve().parent
 WIDTH, BATCH = 32, 50
 RATES = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
 TUNING_SEEDS, SEEDS = range(100, 102), range(6)
@@ -50,6 +40,7 @@ PLANS = (  # task, blocks, {net: what it is told}
 COLUMNS = (
     "task blocks net credit phase lr seed accuracy train_loss cos_start cos_end fingerprint seconds"
 ).split()
+KEY = 7
 
 
 def load(task: str) -> data.Data:
@@ -113,8 +104,7 @@ def cosine(net: nets.Net, rule: rules.Rule, d: data.Data) -> float:
 
 
 def job(task: str, blocks: int, kind: str, credit: str, phase: str, lr: float, seed: int) -> dict:
-    """Train one net; the row of results."""
-    started = time.process_time()
+    """Train one net: what the row of results says of it."""
     d = held_out(load(task)) if phase == "tune" else load(task)
     net = build(d, blocks, kind, rng=np.random.default_rng(seed))
     print_ = nets.fingerprint(net)
@@ -133,76 +123,21 @@ def job(task: str, blocks: int, kind: str, credit: str, phase: str, lr: float, s
         at_end = cosine(net, rule, d)
     except (FloatingPointError, ValueError):  # diverged, or no gradient is left to compare with
         at_end = float("nan")
-    seconds = round(time.process_time() - started, 2)
-    values = [task, blocks, kind, credit, phase, lr, seed, round(float(accuracy), 6),
-              f"{loss:.4g}", f"{at_start:.4f}", f"{at_end:.4f}", print_, seconds]  # fmt: skip
-    return {k: str(v) for k, v in zip(COLUMNS, values, strict=True)}
-
-
-def replace_file(path: Path, text: str) -> None:
-    """Write beside, then rename: never half a file."""
-    beside = path.with_suffix(".tmp")
-    beside.write_text(text)
-    os.replace(beside, path)
-
-
-def save(rows: list[dict]) -> None:
-    lines = [",".join(COLUMNS), *(",".join(row[c] for c in COLUMNS) for row in rows)]
-    replace_file(HERE / "results.csv", "\n".join(lines) + "\n")
-
-
-def digest(paths: list[Path]) -> str:
-    return hashlib.sha256(b"".join(p.read_bytes() for p in paths)).hexdigest()[:16]
-
-
-def provenance(rows: list[dict]) -> None:
-    lib = Path(data.__file__).parent
-    files = ["nets", "data", "losses", "measure", "influence", "train"]
-    used = [*(lib / f"{f}.py" for f in files), *sorted((lib / "rules").glob("*.py"))]
-    d = load("digits")
-    about = {
-        "command": "python book/runs/skip/run.py",
-        "rows": len(rows),
-        "cpu_seconds": round(sum(float(r["seconds"]) for r in rows)),
-        "seeds": list(SEEDS),
-        "tuning_seeds": list(TUNING_SEEDS),
-        "rates": list(RATES),
-        "width": WIDTH,
-        "batch": BATCH,
-        "epochs_at_lr_and_at_a_tenth": {k: list(v) for k, v in EPOCHS.items()},
-        "optimizer": "Adam, PyTorch defaults but the rate",
-        "dtype": "float64",
-        "threads": 1,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-        "lib_sha256": digest(used),
-        "lib_files": [p.relative_to(lib.parent).as_posix() for p in used],
-        "run_sha256": digest([Path(__file__)]),
-        "digits_sha256": hashlib.sha256(d.x_train.numpy().tobytes()).hexdigest()[:16],
+    return {
+        "accuracy": round(float(accuracy), 6),
+        "train_loss": f"{loss:.4g}",
+        "cos_start": f"{at_start:.4f}",
+        "cos_end": f"{at_end:.4f}",
+        "fingerprint": print_,
     }
-    replace_file(HERE / "provenance.json", json.dumps(about, indent=1) + "\n")
 
 
-def main() -> None:
+def plan(get: Callable) -> None:
+    """Tune every combination, then test it at its best rate."""
     torch.set_num_threads(1)
-    path = HERE / "results.csv"
-    rows = list(csv.DictReader(path.open())) if path.exists() else []
-    key = COLUMNS[:7]
-    done = {tuple(r[k] for k in key): r for r in rows}
-
-    def get(*job_key: object) -> dict:
-        k = tuple(str(v) for v in job_key)
-        if k not in done:
-            done[k] = job(*job_key)
-            rows.append(done[k])
-            save(rows)
-            print(*(done[k][c] for c in COLUMNS), flush=True)
-        return done[k]
-
-    for task, depths, plan in PLANS:
+    for task, depths, kinds in PLANS:
         for blocks in depths:
-            for kind, credits in plan.items():
+            for kind, credits in kinds.items():
                 for credit in credits:
                     what = task, blocks, kind, credit
                     tries = [[get(*what, "tune", lr, s) for s in TUNING_SEEDS] for lr in RATES]
@@ -210,8 +145,9 @@ def main() -> None:
                     lr = RATES[int(np.argmax(scores))]
                     for seed in SEEDS:
                         get(*what, "test", lr, seed)
-    provenance(rows)
 
 
-if __name__ == "__main__":
-    main()
+def same(stored: dict, again: dict) -> bool:
+    """Equal initial weights, and an accuracy within two percentage points."""
+    off = abs(float(stored["accuracy"]) - float(again["accuracy"]))
+    return stored["fingerprint"] == again["fingerprint"] and off <= 0.02
