@@ -2,6 +2,8 @@
 
 from lib.rules.backprop import Backprop
 from lib.rules.base import Rule, get, names, register
+from lib.rules.burstccn import BurstCCN
+from lib.rules.burstprop import Burstprop, released_sgd
 from lib.rules.feedback import (
     DirectFeedbackAlignment,
     FeedbackAlignment,
@@ -17,16 +19,20 @@ from lib.rules.perturb import (
     Reinforce,
     WeightPerturbation,
 )
+from lib.rules.predictive import PredictiveCoding
 
 __all__ = [
     "Backprop",
     "BernoulliReinforce",
+    "BurstCCN",
+    "Burstprop",
     "DirectFeedbackAlignment",
     "EvolutionStrategy",
     "FeedbackAlignment",
     "Kickback",
     "KolenPollack",
     "NodePerturbation",
+    "PredictiveCoding",
     "Reinforce",
     "Rule",
     "SignSymmetry",
@@ -35,4 +41,5 @@ __all__ = [
     "get",
     "names",
     "register",
+    "released_sgd",
 ]
