@@ -10,12 +10,13 @@ found.event_rate("cells")
 from __future__ import annotations
 
 import math
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from lib.spikes import kernel, stp
+from lib.spikes import codes, kernel, stp
 from lib.spikes.kernel import BLOCK, LANES, ROWS, State
 from lib.spikes.neuron import Pyramidal, check_step
 from lib.spikes.plasticity import BurstRule
@@ -29,6 +30,7 @@ SENDS = {  # what a connection transmits, as bits of the kernel
     "stf": kernel.SPIKE,
 }
 SHOWN = {"v_soma": 0, "v_dendrite": 1, "w_soma": 2, "w_dendrite": 3, "threshold": 4}
+CHUNK = 10_000  # steps that the kernel runs at a time, at most
 DELAY = 0.8e-3  # s, axonal delay in the published program, and its presynaptic burst detector's
 
 
@@ -89,7 +91,13 @@ class Connection:
 
 @dataclass
 class Recording:
-    """What a run saw. Counts per bin and population; ``t`` is the end of each bin in s."""
+    """What a run saw. Counts per bin and population; ``t`` is the end of each bin in s.
+
+    ``weights``: mean weight at the end of each bin, of each connection with a rule. ``raster``:
+    per population spike times (s), cells, and what each spike was (codes.EVENT, BURST, LATER).
+    ``traces``: per population {v_soma, v_dendrite, threshold: V, w_soma, w_dendrite}, each
+    (steps, cells), after the step; ``w_soma`` counts spikes (volts in an adaptive exponential).
+    """
 
     t: np.ndarray
     bin: float
@@ -97,9 +105,9 @@ class Recording:
     spikes: dict[str, np.ndarray]
     events: dict[str, np.ndarray]
     bursts: dict[str, np.ndarray]
-    weights: dict[str, np.ndarray]  # mean weight at the end of each bin, plastic connections
-    raster: dict[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)  # times, cells
-    traces: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)  # (steps, cells), SI
+    weights: dict[str, np.ndarray]
+    raster: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]] = field(default_factory=dict)
+    traces: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
 
     def then(self, other: Recording) -> Recording:
         """This run and the next one, of the same circuit and bin, as one."""
@@ -255,6 +263,8 @@ class Circuit:
         if rule is not None and short is not None:
             raise ValueError("the burst rule needs transmit='event' (or 'spike'), not std or stf")
         if rule is not None:
+            if max(a.n, b.n) > 2**16:
+                raise ValueError(f"the burst rule joins at most {2**16} cells, found {a.n}, {b.n}")
             self._keep(b, rule)
         delay = (0.0 if transmit in ("event", "burst") else DELAY) if delay is None else delay
         steps = round(finite("delay", delay, 0, 0.1) / self.dt)
@@ -287,6 +297,10 @@ class Circuit:
                 raise ValueError(f"expected onto as a mask of shape ({b.n},), found {mask.shape}")
             keep &= mask[column]
         row, column = row[keep], column[keep]
+        if not len(row):
+            raise ValueError(
+                f"no cell of {a.name!r} reaches one of {b.name!r}: larger p, or another mask"
+            )
         pointer = np.concatenate([[0], np.cumsum(np.bincount(row, minlength=a.n))])
         return pointer, column.astype(np.uint32)
 
@@ -396,18 +410,20 @@ class Circuit:
         for k in range(steps // width):
             done = 0
             while done < width:
-                size = min(width - done, self._fresh - (self.step - int(s.base[0])))
+                size = min(width - done, self._fresh - (self.step - int(s.base[0])), CHUNK)
                 at = self.step - start
                 part = s._replace(
                     course=np.ascontiguousarray(courses[:, at : at + size]),
-                    raster=np.empty((listed * (size // 5 + 1), 2), dtype=np.int64),
+                    raster=np.empty((listed * (size // 5 + 1), 3), dtype=np.int64),
                     seen=np.empty((size, len(s.probe), 5), dtype=np.float32),
                 )
                 s.raster_n[0] = 0
                 kernel.advance(part, self.step, size)
                 self.step += size
                 done += size
-                spikes.append(part.raster[: s.raster_n[0]])
+                if s.raster_n[0] > len(part.raster):
+                    raise FloatingPointError("cells fire at every fifth step: currents too large")
+                spikes.append(part.raster[: s.raster_n[0]].copy())
                 seen.append(part.seen)
                 if self.step - s.base[0] >= self._fresh:
                     self._refresh()
@@ -429,7 +445,9 @@ class Circuit:
         for name in shown:
             pop = self.populations[name]
             mine = listing[(listing[:, 1] >= pop.first) & (listing[:, 1] < pop.first + pop.n)]
-            record.raster[name] = mine[:, 0] * self.dt, mine[:, 1] - pop.first
+            event, burst = (mine[:, 2] & bit > 0 for bit in (kernel.POST_EVENT, kernel.POST_BURST))
+            what = np.where(event, codes.EVENT, np.where(burst, codes.BURST, codes.LATER))
+            record.raster[name] = mine[:, 0] * self.dt, mine[:, 1] - pop.first, what
         voltages, column = np.concatenate(seen), 0
         for name, n in probes.items():
             part = voltages[:, column : column + n]
@@ -443,13 +461,15 @@ class Circuit:
         """All that changes while it runs, as arrays: ``restore`` goes on from there exactly."""
         s = self._built()
         saved = {name: getattr(s, name).copy() for name in _MOVING}
-        saved["step"] = np.array(self.step)
+        saved["step"], saved["wiring"] = np.array(self.step), np.array(self._wires())
         saved["learning"] = np.array([self._learning[name] for name in self._rules], dtype=bool)
         return saved
 
     def restore(self, saved: Mapping[str, np.ndarray]) -> None:
         """Take up a state that ``save`` gave, in a circuit built with the same calls and seed."""
         s = self._built()
+        if int(saved.get("wiring", self._wires())) != self._wires():
+            raise ValueError("this state is of another circuit: other populations, wires or seed")
         for name in _MOVING:
             if name not in saved or saved[name].shape != getattr(s, name).shape:
                 raise ValueError(f"this state is of another circuit: {name} does not fit")
@@ -460,6 +480,9 @@ class Circuit:
             self._learning[name] = bool(on)
 
     # ---------------------------------------------------------------- inside
+
+    def _wires(self) -> int:
+        return zlib.crc32(self._built().target.tobytes())
 
     def _building(self) -> None:
         if self._state is not None:
@@ -532,7 +555,7 @@ class Circuit:
                     f"found the shape {values.shape}"
                 )
             rows[k] = values * self._volts(pop, compartment)
-            places[pop.index, compartment == "dendrite"] = k
+            places[pop.index, int(compartment == "dendrite")] = k
         self._built().drive[:] = places
         return rows
 
@@ -688,7 +711,7 @@ class Circuit:
             other=_stack([t[1] for t in tables], np.int32),
             link=np.array(link, ints).reshape(-1, 8),
             weight=np.array([c.weight for c in links], np.float32),
-            pointer=_join([c.pointer + place[i] for i, c in enumerate(links)], ints),
+            pointer=_join([c.pointer + place[i] for i, c in enumerate(links)], np.uint32),
             target=_join(target, np.uint32),
             short=np.array(
                 [(c.short.release, c.short.gain, c.short.tau_d, c.short.tau_f, 0) for c in shorts]
@@ -701,14 +724,14 @@ class Circuit:
             rule=np.array(rule, float).reshape(-1, 8),
             rule_first=np.array(rule_first, ints).reshape(-1, 4),
             w=_join([np.full(len(c.post_of), c.weight) for c in rules], np.float32),
-            post_of=_join([c.post_of for c in rules], np.uint32),
+            post_of=_join([c.post_of for c in rules], np.uint16),
             trace=np.zeros(trace[-1], np.float32),
             in_pointer=_join(in_pointer, ints),
-            in_cell=_join(in_cell, np.uint32),
+            in_cell=_join(in_cell, np.uint16),
             in_place=_join(in_place, np.uint32),
             count=np.zeros((len(pops), 3), ints),
             shown=np.zeros(len(pops), ints),
-            raster=np.zeros((0, 2), ints),
+            raster=np.zeros((0, 3), ints),
             raster_n=np.zeros(1, ints),
             probe=np.zeros(0, ints),
             seen=np.zeros((0, 0, 5), np.float32),

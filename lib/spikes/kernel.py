@@ -72,7 +72,7 @@ class State(NamedTuple):
     # connections
     link: np.ndarray  # (C, 8) int64: pre, post, bits sent, delay, first pointer, stp, rule, row
     weight: np.ndarray  # (C,) float32, of all its synapses where no rule is at work
-    pointer: np.ndarray  # int64: where a presynaptic cell's synapses begin and end
+    pointer: np.ndarray  # uint32: where a presynaptic cell's synapses begin and end
     target: np.ndarray  # uint32: the place in `cells` that a synapse adds to
     # short-term plasticity: per connection, per presynaptic cell
     short: np.ndarray  # (S, 5) float64: U, jump, tau_d, tau_f, unused
@@ -85,15 +85,15 @@ class State(NamedTuple):
     rule: np.ndarray  # (R, 8) float64: eta, tau_pre, w_max, rate_min, rate_max, by events, on, -
     rule_first: np.ndarray  # (R, 4): first synapse in target, in w; first in trace, in in_pointer
     w: np.ndarray  # float32
-    post_of: np.ndarray  # uint32, aligned with w: the postsynaptic cell
+    post_of: np.ndarray  # uint16, aligned with w: the postsynaptic cell
     trace: np.ndarray  # float32: presynaptic events, scaled like the sums
     in_pointer: np.ndarray
-    in_cell: np.ndarray  # uint32: presynaptic cell, within `trace`
+    in_cell: np.ndarray  # uint16: presynaptic cell, within `trace`
     in_place: np.ndarray  # uint32: place in w
     # recording
     count: np.ndarray  # (P, 3) int64: spikes, events, bursts since last emptied
     shown: np.ndarray  # (P,) cells whose spikes are listed
-    raster: np.ndarray  # (room, 2) int64: step, cell among all cells
+    raster: np.ndarray  # (room, 3) int64: step, cell among all cells, what it was as bits
     raster_n: np.ndarray  # (1,)
     probe: np.ndarray  # (k,) int64: places in `cells` of the probed cells' v_s
     seen: np.ndarray  # (steps, k, 5) float32
@@ -470,6 +470,7 @@ def advance(s, start, steps):
                         if raster_n[0] < len(raster):
                             raster[raster_n[0], 0] = step
                             raster[raster_n[0], 1] = first[q] + out[k]
+                            raster[raster_n[0], 2] = ring_kind[slot, first[q] + k]
                         raster_n[0] += 1
         for c in range(len(link)):
             pre, post, sent, delay, begin, stp, r = link[c, :7]

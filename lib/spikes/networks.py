@@ -8,9 +8,10 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from lib.spikes.circuit import Circuit, Recording
-from lib.spikes.neuron import BurstPoisson
-from lib.spikes.plasticity import BurstRule
+from lib.spikes import interneurons, stp
+from lib.spikes.circuit import Circuit, Recording, Source
+from lib.spikes.neuron import BurstPoisson, TwoCompartment
+from lib.spikes.plasticity import STEERING, BurstRule
 
 PATTERNS = ((0, 0), (1, 0), (0, 1), (1, 1))  # always in this order
 TARGETS = {(0, 0): 0, (1, 0): 1, (0, 1): 1, (1, 1): 0}
@@ -236,3 +237,133 @@ def train_xor(net: Xor, examples: int) -> Iterator[tuple[dict, Recording]]:
         for pre, post in FORWARD:
             row[f"w_{pre}_{post}"] = float(c.weights(f"{pre}>{post}").mean())
         yield row, seen.then(taught)
+
+
+# ---------------------------------------------------------------- Fig. 3
+
+
+def multiplexing(
+    seed: int,
+    *,
+    n: int = 4000,
+    jump: str = "U",
+    driving_force: str = "soma",
+    hold: str = "rest",
+    dt: float = 1e-4,
+) -> Circuit:
+    """The network of Fig. 3: events of pyr1 go up to pyr2, bursts of pyr2 come down to pyr1.
+
+    n neurons in pyr1 and pyr2, n/4 PV and SOM interneurons; connection chance 200/n (0.05).
+    Depressing synapses carry events up, facilitating ones bursts down; facilitating inhibition
+    within each population and the PV and SOM cells keep both in range. What the program does
+    and the paper does not say: ``jump`` "U" or, as printed, "f" (see stp.ShortTerm);
+    ``driving_force`` of the dendrites by the "soma" or "dendrite"; PV and SOM ``hold`` "rest" or
+    "reset" while refractory. Raises ValueError for n below 200.
+    Source: Payeur et al. 2021, Fig. 3, Methods, and their program.
+    """
+    if n < 200:
+        raise ValueError(f"expected n of 200 or more (200 inputs per connection), found {n}")
+    c = Circuit(seed=seed, dt=dt)
+    cell = TwoCompartment(driving_force=driving_force)
+    few = n // 4
+    kinds = {"PV": interneurons.PV, "SOM": interneurons.SOM}
+    for name, w_exc, w_inh in (("PV", 0.75, 1.125), ("SOM", 0.4, 0.5)):
+        c.population(name, few, replace(kinds[name], hold=hold))
+        c.noise(name, "soma_exc", rate=500.0, weight=w_exc)
+        c.noise(name, "soma_inh", rate=500.0, weight=w_inh)
+    for name in ("pyr1", "pyr2"):
+        c.population(name, n, cell)
+        for receptor, weight in (("soma", 0.35), ("dend", 0.05)):
+            c.noise(name, f"{receptor}_exc", rate=500.0, weight=weight)
+            c.noise(name, f"{receptor}_inh", rate=500.0, weight=weight)
+    depress, facilitate = replace(stp.DEPRESSING, jump=jump), replace(stp.FACILITATING, jump=jump)
+    for pre, post, receptor, weight, transmit, short in (
+        ("pyr1", "pyr2", "soma_exc", 0.05, "std", depress),
+        ("pyr1", "PV", "soma_exc", 0.05, "std", depress),
+        ("PV", "pyr2", "soma_inh", 0.07, "spike", None),
+        ("pyr2", "pyr1", "dend_exc", 0.37, "stf", facilitate),
+        ("pyr2", "SOM", "soma_exc", 0.3, "stf", facilitate),
+        ("SOM", "pyr1", "dend_inh", 0.035, "spike", None),
+        ("pyr1", "pyr1", "dend_inh", 0.1, "stf", facilitate),
+        ("pyr2", "pyr2", "dend_inh", 0.1, "stf", facilitate),
+    ):
+        c.connect(pre, post, receptor, weight=weight, p=200 / n, transmit=transmit, short=short)
+    c.current("pyr1", "dendrite", 50e-12)
+    c.current("pyr2", "soma", -100e-12)
+    c.current("pyr2", "dendrite", 100e-12)
+    c.current("PV", "soma", 205e-12)
+    return c
+
+
+def soma_signal(t: np.ndarray) -> np.ndarray:
+    """Current into pyr1's somata, A, from 1 s on: 200 pA sin(2 pi t / 0.5 s)."""
+    return 200e-12 * np.sin(2 * np.pi * np.asarray(t) / 0.5)
+
+
+def dendrite_signal(t: np.ndarray) -> np.ndarray:
+    """Current into pyr2's dendrites, A, from 1 s on: 100 pA sin(2 pi t / 1.118 s)."""
+    return 100e-12 * np.sin(2 * np.pi * np.asarray(t) / (0.5 * math.sqrt(5)))
+
+
+def run_multiplexing(c: Circuit, *, raster: dict[str, int] | None = None) -> Recording:
+    """The protocol of Fig. 3: 1 s without signals, 3 s with both; 80 bins of 50 ms."""
+    signals = {("pyr1", "soma"): soma_signal, ("pyr2", "dendrite"): dendrite_signal}
+    first = c.run(1.0, bin=0.05, raster=raster)
+    return first.then(c.run(3.0, bin=0.05, currents=signals, raster=raster))
+
+
+# ---------------------------------------------------------------- Fig. 2e-g
+
+STEERING_STEPS = (1.0, 1.0, 1.5, 1.0, 0.55, 1.0, 1.0)  # dendritic drive, of 0.25; the last also
+STEERING_LIFT = 40e-12  # A, into the dendrites of the presynaptic population
+
+
+def steering(
+    seed: int,
+    *,
+    n: int = 1000,
+    low_rate: str = "spikes",
+    driving_force: str = "soma",
+    dt: float = 1e-4,
+) -> Circuit:
+    """The network of Fig. 2e-g: pre -> post through plastic synapses, drive to post's dendrites.
+
+    25,000 + 25,000 Poisson cells drive ``pre``; 100 Poisson cells of 1 Hz drive the dendrites of
+    ``post`` (connection "drive>post", weight 0.25); pre>post has the burst rule. ``low_rate``:
+    see plasticity.BurstRule. Raises ValueError for n below 200.
+    Source: Payeur et al. 2021, Fig. 2e-g, and their program.
+    """
+    if n < 200:
+        raise ValueError(f"expected n of 200 or more (200 plastic inputs each), found {n}")
+    c = Circuit(seed=seed, dt=dt)
+    cell = TwoCompartment(driving_force=driving_force)
+    c.population("exc", 25_000, Source(5.0))
+    c.population("inh", 25_000, Source(5.0))
+    c.population("pre", n, cell)
+    c.population("post", n, cell, spread=0.0)
+    c.population("drive", 100, Source(1.0))
+    for pre, receptor, inputs, weight in (
+        ("exc", "soma_exc", 100, 0.17),
+        ("inh", "soma_inh", 30, 0.26),
+        ("exc", "dend_exc", 100, 0.0425),
+        ("inh", "dend_inh", 30, 0.065),
+    ):
+        c.connect(pre, "pre", receptor, weight=weight, p=inputs / 25_000, name=f"{pre}>{receptor}")
+    c.connect("drive", "post", "dend_exc", weight=0.25, p=0.2)
+    rule = replace(STEERING, low_rate=low_rate)
+    c.connect("pre", "post", "soma_exc", weight=0.08, p=200 / n, transmit="event", rule=rule)
+    c.current("post", "dendrite", 50e-12)
+    return c
+
+
+def run_steering(c: Circuit) -> Iterator[Recording]:
+    """The protocol of Fig. 2e-g, 170 s in bins of 2.5 s; a recording after each segment.
+
+    20 s with plasticity off, then six segments of 25 s with it on: dendritic drive 1, 1.5, 1,
+    0.55, 1, 1 of 0.25, and in the last +40 pA into the dendrites of ``pre``.
+    """
+    for k, drive in enumerate(STEERING_STEPS):
+        c.learning(k > 0)
+        c.set_weight("drive>post", 0.25 * drive)
+        c.current("pre", "dendrite", STEERING_LIFT if k == len(STEERING_STEPS) - 1 else 0.0)
+        yield c.run(20.0 if k == 0 else 25.0, bin=2.5)

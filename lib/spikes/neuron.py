@@ -28,15 +28,14 @@ def parameters(model: object) -> list[tuple[str, float, str, str]]:
 
 
 def check(model: object) -> None:
-    """ValueError unless every number is finite, and times and capacitances are above zero."""
-    kind = type(model).__name__
+    """ValueError unless every number is finite, times and capacitances are above zero."""
     for name, value, unit, _ in parameters(model):
-        if not isinstance(value, int | float) or not math.isfinite(value):
-            raise ValueError(f"{kind}: expected a finite number for {name}, found {value!r}")
-        if (unit in ("s", "F", "S") and name != "a_w" and value < 0) or (
-            name.startswith(("tau_", "c_", "g_leak", "slope", "sharp")) and value <= 0
-        ):
-            raise ValueError(f"{kind}: expected {name} above 0 {unit}, found {value:g}")
+        where = f"{type(model).__name__}: expected"
+        if not isinstance(value, int | float | np.number) or not math.isfinite(value):
+            raise ValueError(f"{where} a finite number for {name}, found {value!r}")
+        above = name.startswith(("tau_", "c_", "g_leak", "slope", "sharp"))
+        if (above and value <= 0) or (unit == "s" and value < 0):
+            raise ValueError(f"{where} {name} above 0 {unit}, found {value:g}")
 
 
 def check_step(model: object, dt: float) -> None:
