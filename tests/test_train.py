@@ -107,6 +107,30 @@ def test_evaluate_by_hand():
         assert found["test_error"] == measure.nmse(net(made.x_test), made.y_test)
 
 
+def test_going_on_from_an_epoch_gives_the_rows_of_the_rest():
+    """With the same optimizer and generator: epochs 1 to 4 at once, or one call each."""
+    made, histories, prints = tiny(), [], []
+    for calls in ([(0, 4)], [(0, 1), (1, 3), (3, 4)]):
+        net, rows, order = a_net(), [], rng(1)
+        rule = Backprop(net)
+        optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
+        for start, epochs in calls:
+            rows += train.fit(net, rule, made, epochs=epochs, start=start, batch_size=4,
+                              optimizer=optimizer, rng=order, progress=False).rows  # fmt: skip
+        histories.append(rows)
+        prints.append(nets.fingerprint(net))
+    assert [row["epoch"] for row in histories[0]] == [0, 1, 2, 3, 4]
+    assert histories[0][1:] == histories[1][1:] and prints[0] == prints[1]
+
+
+@pytest.mark.parametrize(("start", "epochs"), [(-1, 3), (3, 3), (1, 0)])
+def test_a_start_that_leaves_nothing_to_do_is_refused(start, epochs):
+    net = a_net()
+    words = f"expected 0 <= start < epochs, found start={start}, epochs={epochs}"
+    with pytest.raises(ValueError, match=words):
+        fit(net, Backprop(net), tiny(), start=start, epochs=epochs)
+
+
 # --- one step, and the order of the examples
 
 

@@ -193,3 +193,14 @@ def plan(get: Callable) -> None:
             best[how] = min(rank, key=rank.get)  # most solved, then the smallest median
         for how in product(RULES, SIGNS):
             get("test", task, factor, *how, best[how])
+
+
+def same(stored: list[dict], again: list[dict]) -> bool:
+    """The same nets: as many solved but for three, and a median nMSE within a factor of two.
+
+    Single nets may end elsewhere on another kind of processor: thousands of steps amplify rounding.
+    """
+    then, now = (np.array([float(row["nmse"]) for row in rows]) for rows in (stored, again))
+    solved = abs(int((then < SOLVED).sum()) - int((now < SOLVED).sum()))
+    medians = [max(float(np.median(e)), 1e-4) for e in (then, now)]  # below it all is solved
+    return len(then) == len(now) and solved <= 3 and 0.5 <= medians[0] / medians[1] <= 2

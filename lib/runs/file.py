@@ -1,4 +1,4 @@
-"""What a long experiment is: the file book/runs/NAME.toml, checked before anything runs."""
+"""What an experiment is: the file book/runs/NAME.toml, checked before anything runs."""
 
 from __future__ import annotations
 
@@ -7,22 +7,18 @@ import inspect
 import re
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from torch.optim import Optimizer
 
 from lib import data, losses, nets, rules
-from lib.nets import Net
-from lib.rules import Rule
 
 Kind = tuple[str, Callable[[Any], bool]]
 Table = dict[str, Any]
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 HOME = ROOT / "book" / "runs"
 NETS = {"mlp": nets.mlp, "convnet": nets.convnet, "residual_mlp": nets.residual_mlp}
 OPTIMIZERS = {
@@ -221,46 +217,3 @@ def _training(table: Table, file: str) -> None:
         _check(arm, known | {k: ARM[k] for k in taken}, "", where)
         options = _arguments(rules.get(arm["rule"]))
         _check(arm.get("options", {}), options, "", f"{where} options")
-
-
-def load_data(run: Run) -> data.Data:
-    """The data a training run asks for; with ``held_out`` = n the last n training examples take
-    the test set's place. ValueError where it does not fit, FileNotFoundError where it is not.
-    """
-    options = dict(run.settings["data"])
-    name, held = options.pop("name"), options.pop("held_out", 0)
-    needs = inspect.signature(data.MAKERS[name]).parameters
-    if "rng" in needs:  # drawn anew from the option seed
-        options["rng"] = np.random.default_rng(options.pop("seed", 0))
-    try:
-        d = data.load(name, dtype=getattr(torch, run.settings["dtype"]), **options)
-    except (TypeError, ValueError) as e:
-        raise ValueError(f"{run.path.name} [data]: {e}") from e
-    if held >= len(d.x_train):
-        raise ValueError(f"{run.path.name} [data]: held_out must be below {len(d.x_train)}")
-    if held:
-        x, y = d.x_train, d.y_train
-        d = replace(d, x_train=x[:-held], y_train=y[:-held], x_test=x[-held:], y_test=y[-held:])
-    return d
-
-
-def build(run: Run, arm: str, seed: int, device: str = "cpu") -> tuple[Net, Rule, Optimizer]:
-    """Net, rule and optimizer of one arm and seed; equal seeds give equal initial weights.
-
-    Raises ValueError naming the file and the arm for settings that fit no net or rule.
-    """
-    s, a = run.settings, run.settings["arms"][arm]
-    try:
-        options = {k: v for k, v in s["net"].items() if k != "kind"}
-        made = NETS[s["net"]["kind"]]
-        rng, dtype = np.random.default_rng([seed, 0]), getattr(torch, s["dtype"])
-        net = made(**options, rng=rng, dtype=dtype).to(device)
-        rule, options = rules.get(a["rule"]), {"loss": s.get("loss")} | a.get("options", {})
-        if "rng" in inspect.signature(rule).parameters:
-            options["rng"] = np.random.default_rng([seed, 1])
-        rule = rule(net, **options).to(device)
-        opt, taken = OPTIMIZERS[a["optimizer"]]
-        step = opt([*net.parameters(), *rule.parameters()], **{k: a[k] for k in taken if k in a})
-    except (TypeError, ValueError) as e:
-        raise ValueError(f"{run.path.name} [arms.{arm}] or [net]: {e}") from e
-    return net, rule, step
