@@ -198,8 +198,8 @@ class Circuit:
         self._building()
         if name in self.populations:
             raise ValueError(f"there is a population {name!r} already; names must differ")
-        if not isinstance(n, int | np.integer) or n < 1:
-            raise ValueError(f"expected a whole number of cells, 1 or more, found {n!r}")
+        if not isinstance(n, int | np.integer) or not 1 <= n <= 2**16:
+            raise ValueError(f"expected a whole number of cells, 1 to {2**16}, found {n!r}")
         if average is not None:
             finite("average", average, 10 * self.dt)
         if isinstance(model, Source):
@@ -263,8 +263,6 @@ class Circuit:
         if rule is not None and short is not None:
             raise ValueError("the burst rule needs transmit='event' (or 'spike'), not std or stf")
         if rule is not None:
-            if max(a.n, b.n) > 2**16:
-                raise ValueError(f"the burst rule joins at most {2**16} cells, found {a.n}, {b.n}")
             self._keep(b, rule)
         delay = (0.0 if transmit in ("event", "burst") else DELAY) if delay is None else delay
         steps = round(finite("delay", delay, 0, 0.1) / self.dt)
@@ -302,7 +300,7 @@ class Circuit:
                 f"no cell of {a.name!r} reaches one of {b.name!r}: larger p, or another mask"
             )
         pointer = np.concatenate([[0], np.cumsum(np.bincount(row, minlength=a.n))])
-        return pointer, column.astype(np.uint32)
+        return pointer, column.astype(np.uint16)
 
     def _keep(self, pop: Population, rule: BurstRule) -> None:
         """Give the population the averages that the rule reads; one set for all rules."""
@@ -649,14 +647,10 @@ class Circuit:
                 begin[i],
                 shorts.index(c) if c in shorts else -1,
                 rules.index(c) if c in rules else -1,
-                0,
+                c.post.block * BLOCK + ROWS.index(c.receptor) * LANES,
             )
             for i, c in enumerate(links)
         ]
-        target = []
-        for c in links:
-            row = ROWS.index(c.receptor) * LANES
-            target.append((c.post.places + row).astype(np.uint32)[c.post_of])
         rule, rule_first, in_pointer, in_cell, in_place = [], [], [], [], []
         for r, c in enumerate(rules):
             x = c.rule
@@ -712,7 +706,7 @@ class Circuit:
             link=np.array(link, ints).reshape(-1, 8),
             weight=np.array([c.weight for c in links], np.float32),
             pointer=_join([c.pointer + place[i] for i, c in enumerate(links)], np.uint32),
-            target=_join(target, np.uint32),
+            target=_join([c.post_of for c in links], np.uint16),
             short=np.array(
                 [(c.short.release, c.short.gain, c.short.tau_d, c.short.tau_f, 0) for c in shorts]
             ).reshape(-1, 5),
@@ -724,7 +718,6 @@ class Circuit:
             rule=np.array(rule, float).reshape(-1, 8),
             rule_first=np.array(rule_first, ints).reshape(-1, 4),
             w=_join([np.full(len(c.post_of), c.weight) for c in rules], np.float32),
-            post_of=_join([c.post_of for c in rules], np.uint16),
             trace=np.zeros(trace[-1], np.float32),
             in_pointer=_join(in_pointer, ints),
             in_cell=_join(in_cell, np.uint16),

@@ -70,10 +70,10 @@ class State(NamedTuple):
     cut: np.ndarray  # (tables, TABLE) uint32
     other: np.ndarray  # (tables, TABLE) int32
     # connections
-    link: np.ndarray  # (C, 8) int64: pre, post, bits sent, delay, first pointer, stp, rule, row
+    link: np.ndarray  # (C, 8) int64: pre, post, bits sent, delay, first pointer, stp, rule, place
     weight: np.ndarray  # (C,) float32, of all its synapses where no rule is at work
     pointer: np.ndarray  # uint32: where a presynaptic cell's synapses begin and end
-    target: np.ndarray  # uint32: the place in `cells` that a synapse adds to
+    target: np.ndarray  # uint16: each synapse's postsynaptic cell
     # short-term plasticity: per connection, per presynaptic cell
     short: np.ndarray  # (S, 5) float64: U, jump, tau_d, tau_f, unused
     short_first: np.ndarray  # (S,) first entry in u, x, u_step
@@ -85,7 +85,6 @@ class State(NamedTuple):
     rule: np.ndarray  # (R, 8) float64: eta, tau_pre, w_max, rate_min, rate_max, by events, on, -
     rule_first: np.ndarray  # (R, 4): first synapse in target, in w; first in trace, in in_pointer
     w: np.ndarray  # float32
-    post_of: np.ndarray  # uint16, aligned with w: the postsynaptic cell
     trace: np.ndarray  # float32: presynaptic events, scaled like the sums
     in_pointer: np.ndarray
     in_cell: np.ndarray  # uint16: presynaptic cell, within `trace`
@@ -115,6 +114,13 @@ def bits(state):
     y = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     y = (y ^ (y >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return y ^ (y >> np.uint64(31)), state
+
+
+@njit(inline="always")
+def place(cell):
+    """Where a cell's number stands, from where its population's row begins."""
+    k = np.uint64(cell)
+    return (k >> np.uint64(6)) * np.uint64(BLOCK) + (k & np.uint64(63))
 
 
 @njit(inline="always")
@@ -334,8 +340,7 @@ def noises(cells, noise, noise_weight, random, first_random, size, block, cut, o
         here = cells[block[q] * BLOCK + row : block[q + 1] * BLOCK]
         cut_i, other_i = cut[table], other[table]
         while at < n:
-            k = np.uint64(at)
-            here[(k >> np.uint64(6)) * np.uint64(BLOCK) + (k & np.uint64(63))] += weight
+            here[place(at)] += weight
             at, state = leap(at, state, cut_i, other_i)
         noise[i, 3], random[first_random + i] = at - n, state
 
@@ -354,18 +359,18 @@ def shorten(spiking, step, dt, short, u, x, u_step, amplitude):
 
 
 @njit(error_model="numpy")
-def deliver(cells, arriving, kinds, sent, sizes, weight, pointer, target):
+def deliver(here, arriving, kinds, sent, sizes, weight, pointer, target):
     """Add weight (times the spike's size where there is one) to the targets of arriving spikes."""
     for k in range(len(arriving)):
         if kinds[k] & sent:
             size = weight * sizes[k] if len(sizes) else weight
             for i in range(pointer[arriving[k]], pointer[arriving[k] + 1]):
-                cells[target[i]] += size
+                here[place(target[i])] += size
 
 
 @njit(error_model="numpy")
 def send_and_lift(
-    cells, arriving, kinds, sent, pointer, target, w, post_of, trace, grow, on, rule, rates, scale
+    here, arriving, kinds, sent, pointer, target, w, trace, grow, on, rule, rates, scale
 ):
     """Deliver through learning synapses; lift those onto cells that fire too little; keep x_j."""
     eta, w_max, low = rule[0], np.float32(rule[2]), rule[3]
@@ -375,11 +380,11 @@ def send_and_lift(
         begin, end = pointer[cell] - base, pointer[cell + 1] - base
         if kinds[k] & sent:
             for i in range(begin, end):
-                cells[target[base + i]] += w[i]
+                here[place(target[base + i])] += w[i]
         if kinds[k] & PRE_EVENT:
             if on:
                 for i in range(begin, end):
-                    lack = low - rates[post_of[i]] * scale
+                    lack = low - rates[target[base + i]] * scale
                     if lack > 0:
                         w[i] = min(w[i] + np.float32(eta * lack), w_max)
             trace[cell] += grow
@@ -389,22 +394,22 @@ def send_and_lift(
 def learn(fired, kinds, rule, e_sum, b_sum, over, now, w, trace, in_pointer, in_cell, in_place):
     """The burst rule at each postsynaptic event and burst, over the cell's incoming synapses."""
     eta, w_max, high = rule[0], np.float32(rule[2]), rule[4]
-    for k in range(len(fired)):
-        if kinds[k] & (POST_EVENT | POST_BURST) == 0:
+    for spike in range(len(fired)):
+        if kinds[spike] & (POST_EVENT | POST_BURST) == 0:
             continue
-        cell = fired[k]
+        cell = fired[spike]
         rate = e_sum[cell] * over
         brake = (rate - high) / rate if rate > high else 0.0
-        if kinds[k] & POST_BURST:
+        if kinds[spike] & POST_BURST:
             change = 1.0 - brake
         else:
             change = -brake - (min(1.0, b_sum[cell] / e_sum[cell]) if e_sum[cell] > 0 else 1.0)
         size = np.float32(eta * change) * now
         for i in range(in_pointer[cell], in_pointer[cell + 1]):
-            place = in_place[i]
-            new = w[place] + size * trace[in_cell[i]]
+            k = in_place[i]
+            new = w[k] + size * trace[in_cell[i]]
             new = new if new > ZERO else ZERO
-            w[place] = new if new < w_max else w_max
+            w[k] = new if new < w_max else w_max
 
 
 @njit(error_model="numpy")
@@ -433,9 +438,7 @@ def advance(s, start, steps):
     short, short_first, u, x, u_step, amplitude = (
         s.short, s.short_first, s.u, s.x, s.u_step, s.amplitude
     )  # fmt: skip
-    w, post_of, trace, in_pointer, in_cell, in_place = (
-        s.w, s.post_of, s.trace, s.in_pointer, s.in_cell, s.in_place
-    )  # fmt: skip
+    w, trace, in_pointer, in_cell, in_place = s.w, s.trace, s.in_pointer, s.in_cell, s.in_place
     slots, populations, dt, base = ring_count.shape[0], len(kind), clock[0], s.base[0]
     no_sizes = amplitude[0, :0]
     for at in range(steps):
@@ -484,7 +487,7 @@ def advance(s, start, steps):
                 continue
             a, b = first[pre], first[post]
             arriving, kinds = ring_cell[arrive, a : a + coming], ring_kind[arrive, a : a + coming]
-            ends = pointer[begin:]
+            ends, here = pointer[begin:], cells[link[c, 7] :]
             if r < 0:
                 sizes = no_sizes
                 if stp >= 0:
@@ -493,7 +496,7 @@ def advance(s, start, steps):
                         shorten(ring_cell[slot, a : a + new], step, dt, short[stp], u[e:], x[e:],
                                 u_step[e:], amplitude[slot, e:])  # fmt: skip
                     sizes = amplitude[arrive, e:]
-                deliver(cells, arriving, kinds, sent, sizes, weight[c], ends, target)
+                deliver(here, arriving, kinds, sent, sizes, weight[c], ends, target)
                 continue
             rule, on, w_own, own = (
                 rules[r],
@@ -506,9 +509,8 @@ def advance(s, start, steps):
                 rates, scale = spike_sum, math.exp(-since / tau[post, 1]) / tau[post, 1]
                 if rule[5] > 0:
                     rates, scale = event_sum, math.exp(-since / tau[post, 0]) / tau[post, 0]
-                send_and_lift(cells, arriving, kinds, sent, ends, target, w_own,
-                              post_of[rule_first[r, 1] :], own, np.float32(grow), on, rule,
-                              rates[b:], scale)  # fmt: skip
+                send_and_lift(here, arriving, kinds, sent, ends, target, w_own, own,
+                              np.float32(grow), on, rule, rates[b:], scale)  # fmt: skip
             if on and fired > 0:
                 over = math.exp(-since / tau[post, 0]) / tau[post, 0]
                 learn(ring_cell[slot, b : b + fired], ring_kind[slot, b:], rule, event_sum[b:],

@@ -393,7 +393,7 @@ def two(**options):
 STD = {"weight": 0.1, "p": 0.5}
 BAD = [
     (lambda c: c.population("a", 5, PV), "there is a population 'a' already"),
-    (lambda c: c.population("z", 0, PV), "whole number of cells, 1 or more, found 0"),
+    (lambda c: c.population("z", 0, PV), "whole number of cells, 1 to 65536, found 0"),
     (lambda c: c.population("z", 2.5, PV), "whole number of cells"),
     (lambda c: c.population("z", 5, PV, average=math.nan), "finite number for average"),
     (lambda c: c.population("z", 5, Source(-1.0)), "rate of 0 or more, found -1"),
