@@ -511,9 +511,21 @@ def test_unfinished_work_of_other_settings_is_refused(tmp_path, monkeypatch):
     with monkeypatch.context() as m:
         m.setattr(training, "do", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
         assert main(["run", str(path)]) == 130
-    path.write_text(TOML.replace("seeds = [3, 5]", "seeds = [3]"))
-    with pytest.raises(ValueError, match=r"unfinished run of small .*seeds: \[3, 5\] there, \[3\]"):
+    path.write_text(TOML.replace("epochs = 3", "epochs = 4"))
+    with pytest.raises(ValueError, match=r"unfinished run of small .*epochs: 3 there, 4 now"):
         runs.run(path, progress=False)
+
+
+def test_an_unfinished_run_takes_more_seeds_but_no_other_rate(done, tmp_path):
+    path = write(tmp_path, swap={"seeds = [3, 5]": "seeds = [3]"})
+    assert wait(child(path, prepare=dies_at_its_next_step(path, after=True))) == -signal.SIGKILL
+    good = path.read_text().replace("seeds = [3]", "seeds = [3, 5]")
+    path.write_text(good.replace("lr = 0.3", "lr = 0.2"))
+    with pytest.raises(ValueError, match=r"backprop 3.pt .* \(arm.lr: 0.3 there, 0.2 now\)"):
+        runs.run(path, progress=False)
+    path.write_text(good)
+    runs.run(path, progress=False)
+    assert rows(path) == rows(done)
 
 
 def test_a_gpu_that_is_not_there_is_reported(tmp_path, untrained, capsys, monkeypatch):

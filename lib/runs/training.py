@@ -132,8 +132,9 @@ def train_one(
     split = c.size > 1 and not c.spread
     step = Shards(rule, c.rank, c.size) if split else rule
     order, rows = np.random.default_rng([seed, 2]), []
+    needs = {k: v for k, v in s.items() if k not in ("seeds", "arms")} | {"arm": s["arms"][arm]}
     writes = keep is not None and (c.rank == 0 or not split)
-    state = _read(keep, s) if writes and keep.exists() else None
+    state = _read(keep, needs) if writes and keep.exists() else None
     state = c.tell(state) if split else state
     if state is not None:
         rows = state["rows"]
@@ -171,7 +172,7 @@ def train_one(
         row["seconds"] = round(time.process_time() - began, 3)
         rows.append({name: as_text(value) for name, value in row.items()})
         if writes:
-            state = {"settings": s, "rows": rows}
+            state = {"settings": needs, "rows": rows}
             if epoch < epochs:
                 state |= _state(net, rule, optimizer, order)
             content = io.BytesIO()

@@ -98,7 +98,9 @@ def _writing(it: Run) -> Iterator[dict]:
 
 def _begin(it: Run) -> dict:
     """Note in the work folder what is being run; refuse to go on with something else."""
-    path, settings = it.work / "begun.json", it.settings
+    path, settings = it.work / "begun.json", dict(it.settings)
+    for name in ("seeds", "arms"):  # these may change: each state says what it depends on
+        settings.pop(name, None)
     if it.script:
         settings = settings | {"script_sha256": sha256(it.script.read_bytes())}
     begun = {"settings": settings, "lib_sha256": []}
