@@ -216,7 +216,11 @@ class Circuit:
         )
 
     def noise(self, name: str, receptor: str, *, rate: float, weight: float) -> None:
-        """Give each cell its own Poisson input of ``rate`` Hz onto a receptor."""
+        """Give each cell its own Poisson input of ``rate`` Hz onto a receptor.
+
+        At most one arrival per cell and step, as published: the variance of arrivals in a step is
+        r dt (1 - r dt), 5 % below Poisson's at 500 Hz and 0.1 ms.
+        """
         self._building()
         pop = self._membrane(name)
         self._receptor(pop, receptor)
