@@ -32,8 +32,9 @@ class XorPlan:
     """How an XOR network is built and taught; as it stands, Fig. 4 of the paper.
 
     ``n``: neurons per population, 100 or more; each has 100 inputs per connection on average.
-    ``average``: s, of the moving averages. ``example``: s, nine tenths prediction, one teaching.
-    ``rate``: factor on both learning rates. The four constraints, each of which may be broken:
+    ``average``: s, of the moving averages. ``example``: s, of which the share ``teaching``, at
+    the end, is learning. ``rate``: factor on both learning rates.
+    The four constraints, each of which may be broken:
     ``teacher``: "signed", or "unsigned": its size is kept, its sign always plus.
     ``transmit``: "multiplexed" (events up, bursts down), or "spikes": all spikes both ways, with
     weights divided so that each synapse brings as much as before learning.
@@ -47,6 +48,7 @@ class XorPlan:
     n: int = 500
     average: float = 2.0
     example: float = 8.0
+    teaching: float = 0.1
     rate: float = 1.0
     teacher: str = "signed"
     transmit: str = "multiplexed"
@@ -65,6 +67,12 @@ class XorPlan:
                     f"expected {name} one of {', '.join(allowed)}, found {getattr(self, name)!r}"
                 )
         numbers = (self.average, self.example, self.rate, self.saturation)
+        if not math.isclose(self.teaching * 20, round(self.teaching * 20)) or not (
+            0 < self.teaching <= 0.5
+        ):
+            raise ValueError(
+                f"expected teaching in twentieths, 0.05 to 0.5, found {self.teaching!r}"
+            )
         if self.n < 100 or not all(map(math.isfinite, numbers)) or min(numbers[:3]) <= 0:
             raise ValueError(
                 "expected n of 100 or more, average, example and rate above 0 and a finite "
@@ -199,8 +207,8 @@ def test_xor(net: Xor) -> list[dict]:
 def train_xor(net: Xor, examples: int) -> Iterator[tuple[dict, Recording]]:
     """Teach so many examples more, in the order of PATTERNS; a row and a recording after each.
 
-    Per example: 9/10 prediction, plasticity off; the cost; then 1/10 learning, with plasticity on
-    in the six excitatory forward connections and the teacher's current, computed once, in the
+    Per example: prediction, plasticity off; the cost; then learning (a tenth of it), plasticity
+    on in the six excitatory forward connections and the teacher's current, computed once, in the
     output dendrites. Columns of a row: example (from 1), pattern, target, rate (mean running
     event rate of the output, Hz) and cost at the end of the prediction, er_NAME and bp_NAME over
     its last half, bp_taught (output, while learning), teacher (mean current, A), and the mean
@@ -212,14 +220,15 @@ def train_xor(net: Xor, examples: int) -> Iterator[tuple[dict, Recording]]:
         target = TARGETS[bits]
         show_pattern(net, bits)
         width = plan.example / 20
-        seen = c.run(18 * width, bin=width)
+        learning = round(20 * plan.teaching)
+        seen = c.run((20 - learning) * width, bin=width)
         rates, _ = c.averages("out")
         current = teaching_current(rates, target)
         if plan.teacher == "unsigned":
             current = np.abs(current)
         c.current("out", "dendrite", 400e-12 + current)
         c.learning(True)
-        taught = c.run(2 * width, bin=width)
+        taught = c.run(learning * width, bin=width)
         c.learning(False)
         c.current("out", "dendrite", 400e-12)
         net.seen += 1

@@ -279,6 +279,7 @@ def test_an_unsigned_teacher_only_pushes_up():
     [
         ({"n": 99}, "n of 100 or more"),
         ({"average": 0.0}, "average, example and rate above 0"),
+        ({"teaching": 0.12}, "twentieths"),
         ({"rate": math.nan}, "above 0 and a finite"),
         ({"teacher": "loud"}, "expected teacher one of signed, unsigned, found 'loud'"),
         ({"transmit": "all"}, "expected transmit one of"),
