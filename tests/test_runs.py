@@ -186,6 +186,16 @@ def test_the_rows_are_what_fit_and_measure_say(done):
     assert [mine[-1]["angle_0"], mine[-1]["angle_1"]] == [f"{a:.6g}" for a in angles]
 
 
+def test_measuring_leaves_no_mark_on_what_a_rule_draws(done):
+    """The rule that draws at every step, trained without a look at its angles."""
+    it = file.read(done)
+    net, rule, adam = training.build(it, "shaken", 3)
+    past = train.fit(net, rule, training.load_data(it), epochs=3, batch_size=50, optimizer=adam,
+                     rng=np.random.default_rng([3, 2]), progress=False)  # fmt: skip
+    mine = [r for r in rows(done) if (r["arm"], r["seed"]) == ("shaken", "3")]
+    assert [r["train_loss"] for r in mine[1:]] == [f"{e:.6g}" for e in past["train_loss"][1:]]
+
+
 def test_arms_share_initial_weights_and_seeds_do_not(done):
     first = [r for r in rows(done) if r["epoch"] == "0"]
     assert [len({r["weights"] for r in first if r["seed"] == s}) for s in "35"] == [1, 1]
