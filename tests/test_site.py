@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+import axe_playwright_python
 import pytest
 import yaml
 from conftest import ROOT
@@ -167,10 +169,66 @@ def test_every_page_in_a_browser(browser, base, site, width, scheme):
         page.context.close()
 
 
+# what axe-core finds in the roles that docutils gives a bibliography is not ours to mend
+AXE = """() => axe.run('article', {resultTypes: ['violations'], rules: {
+  'aria-allowed-role': {enabled: false}, 'aria-deprecated-role': {enabled: false},
+  'aria-required-children': {enabled: false}}}).then(r => r.violations.map(
+    v => [v.id, v.nodes.length, v.nodes[0].html.slice(0, 120)]))"""
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_accessibility_by_axe(browser, base, site, scheme):
+    axe = Path(axe_playwright_python.__file__).with_name("axe.min.js").read_text()
+    for path in sorted(site.glob("book/**/*.html")):
+        rel = path.relative_to(site).as_posix()
+        page = open_page(browser, base, rel, color_scheme=scheme)
+        page.evaluate(axe)
+        assert page.evaluate(AXE) == [], (rel, scheme)
+        page.context.close()
+
+
 @pytest.mark.browser
 def test_search_finds_coherence(browser, base):
     page = open_page(browser, base, "search.html?q=coherence")
     page.wait_for_selector("#search-results li", timeout=10_000)
     assert page.locator("#search-results li").count() >= 1
     assert page.outside == []
+    page.context.close()
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("width", [1280, 380])
+def test_the_figure_with_two_sliders(browser, base, site, width):
+    page = open_page(
+        browser, base, "book/bursts/neuron.html", viewport={"width": width, "height": 900}
+    )
+    assert page.errs == [] and page.outside == []
+    figure = page.locator(".explorer")
+    assert figure.count() == 1
+    titles = figure.locator(".panel .title strong")
+    for slider, panel in zip(figure.locator("input").all(), (0, 1), strict=True):
+        slider.focus()
+        page.keyboard.press("Home")
+        low = float(titles.nth(panel).inner_text().split(":")[1].split()[0])
+        ticks = figure.locator("path.burst").get_attribute("d")
+        page.keyboard.press("End")
+        high = float(titles.nth(panel).inner_text().split(":")[1].split()[0])
+        assert high > low, (panel, low, high)
+        assert figure.locator("path.burst").get_attribute("d") != ticks
+        assert (
+            slider.get_attribute("aria-valuetext").split()[0] in slider.locator("..").inner_text()
+        )
+    box = figure.bounding_box()
+    assert box["x"] >= 0 and box["x"] + box["width"] <= width
+    page.context.close()
+
+
+@pytest.mark.browser
+def test_without_scripts_the_figure_with_two_sliders_is_a_picture(browser, base):
+    page = browser.new_context(java_script_enabled=False).new_page()
+    page.goto(f"{base}/book/bursts/neuron.html")
+    cell = page.locator(".cell:has(script.explorer-data)")
+    assert cell.count() == 1 and cell.locator("img").count() == 1
+    assert page.locator(".explorer").count() == 0
     page.context.close()
