@@ -654,6 +654,35 @@ def test_verify_fails_on_a_tampered_row(done, tmp_path, column, epoch, value, ca
     )
 
 
+@pytest.mark.parametrize(("moves", "state"), [(0.0, "differs"), (0.01, "differs"), (0.03, "same")])
+def test_where_rounding_moves_an_epoch_far_verify_allows_for_it(done, monkeypatch, moves, state):
+    """Recomputed errors are 0.1 off; a jolt moves them by ``moves``: five times that is allowed."""
+    train_one = training.train_one
+
+    def elsewhere(*args, jolt=0.0, **how):
+        found = train_one(*args, **how)
+        found[1]["test_error"] = str(float(found[1]["test_error"]) + 0.1 + moves * (jolt > 0))
+        return found
+
+    monkeypatch.setattr(compare, "train_one", elsewhere)
+    assert compare.verify(done)[0] == state
+
+
+def test_a_jolt_is_a_last_digit_and_no_more(done):
+    it = file.read(done)
+    d, how = training.load_data(it), {"epochs": 1, "c": crew.Crew()}
+    still, moved = (training.train_one(it, "backprop", 3, d, jolt=j, **how) for j in (0, 1e-7))
+    assert still[0]["weights"] == rows(done)[0]["weights"] != moved[0]["weights"]
+    assert compare._farthest(still[0], moved[0])[1] < 0.01
+    assert compare._farthest(still[1], moved[1])[1] < 0.5
+
+
+def test_a_run_that_diverged_in_the_store_alone_differs(done, tmp_path):
+    path = copied(done, tmp_path)
+    tamper(path, lambda rows: rows[1].update(train_loss="inf"))
+    assert compare.verify(path)[0] == "differs"
+
+
 def test_verify_sees_any_edit_by_the_hash_and_a_missing_row(done, tmp_path):
     path = copied(done, tmp_path / "a")
     tamper(path, lambda rows: rows[-1].update(test_error="0.01"), honest_hash=False)

@@ -120,15 +120,20 @@ def train_one(
     c: Crew,
     keep: Path | None = None,
     bar: tqdm | None = None,
+    jolt: float = 0.0,
 ) -> list[Row]:
     """Train one arm from one seed: a row before training and one after each epoch.
 
     Seeds: [seed, 0] draws the weights, [seed, 1] what the rule draws, [seed, 2] the order of the
     examples, so arms share weights and order. ``keep``: where the state after each epoch is
     written, and read from if it is there. A run that diverges ends with a row whose loss is inf.
+    ``jolt``: relative size of random changes to the initial weights.
     """
     s = it.settings
     net, rule, optimizer = build(it, arm, seed, c.device)
+    for p in net.parameters() if jolt else ():
+        noise = np.random.default_rng([seed, 3]).standard_normal(tuple(p.shape))
+        p.data.mul_(1 + jolt * torch.from_numpy(noise).to(p))
     split = c.size > 1 and not c.spread
     step = Shards(rule, c.rank, c.size) if split else rule
     order, rows = np.random.default_rng([seed, 2]), []
