@@ -272,6 +272,9 @@ def test_drawn_weights_have_their_spread():
     assert float(rule.Q1.detach().std() / rule.Y1.std()) == pytest.approx(0.5, abs=0.03)
     assert measure.angle(rule.Q1, rule.Y1) == pytest.approx(90, abs=3)
     assert {n for n, _ in rule.named_parameters()} == {"Q1", "Q2"}
+    given = BurstCCN(net, events="learned", feedback_std=2.0, rng=rng(1))
+    assert float(given.Y1.std()) == pytest.approx(2, rel=0.05)
+    assert float(given.Q1.detach().std()) == pytest.approx(1, rel=0.05)
     assert list(BurstCCN(net, feedback="symmetric").parameters()) == []
 
 

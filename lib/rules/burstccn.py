@@ -22,7 +22,7 @@ class BurstCCN(BurstRule):
     p = 1/2 [1 + (t - e)(1 - e)]. The teacher is always there.
 
     ``events`` "symmetric": Q = Y/2 at every call. "learned": Q{l} (parameter, shape of W_l, drawn
-    with the spread of Y/2) goes downhill on |u|^2/2, whose ``.grad`` is the mean of -e u, times
+    with the spread of Y/2) goes downhill on ``|u|^2/2``, whose ``.grad`` is the mean of -e u, times
     ``event_rate`` in ``units`` "backprop"; where errors average to nothing it ends at Y/2.
     ``.grad`` in ``units`` "backprop": -2 (p - 1/2) e x input, mean over the batch; with Q = Y/2 and
     Y = W Backprop's for small errors, relative error O(u^2), and always in the output layer.

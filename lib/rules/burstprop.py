@@ -118,7 +118,7 @@ class Burstprop(BurstRule):
     tend to Backprop's as beta -> 0 (sigma' = 1/4), relative error O(beta^2); for small errors each
     hop multiplies by 4 p (1 - p) instead. "released": no divisor, a sum over the batch.
     Z{l} (parameter; dense sigmoid hidden layers l = 0, 1, ...; U(-0.01, 0.01)) goes downhill on
-    |u|^2/2: ``.grad`` is -u s^T summed over the batch ("released"), or ``recurrent_rate`` times
+    ``|u|^2/2``: ``.grad`` is -u s^T summed over the batch ("released"), or ``recurrent_rate`` times
     its mean. ``released_sgd`` gives Z no momentum and no decay, as the code does.
     Raises ValueError for p0 outside (0, 0.5], beta <= 0, no rng, masks, skips, tanh, bad options.
     Source: Payeur et al. 2021, Methods; their released code.

@@ -17,7 +17,7 @@ class PredictiveCoding(Rule):
 
     Hidden layers hold values v_l of their own; a_l = W_l v_{l-1} + b_l predicts f(a_l), and one
     number says how badly, the free energy of an example with the loss E of the output's drive:
-    F = sum over hidden l of |v_l - f(a_l)|^2 / 2 + ``precision`` . E(a_L).
+    F = sum over hidden l of ``|v_l - f(a_l)|^2 / 2`` + ``precision`` . E(a_L).
     From the forward pass, where only E counts, ``steps`` times all v_l <- v_l - ``rate`` dF/dv_l,
     dF/dv_l = (v_l - f(a_l)) + W_{l+1}^T delta_{l+1}: local to a layer and its neighbours. Then
     ``.grad`` = dF/dW / ``precision``, the mean over the batch.

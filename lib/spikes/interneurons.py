@@ -14,10 +14,11 @@ from lib.spikes.neuron import PROGRAM, check, par
 
 @dataclass(frozen=True)
 class AdaptiveExponential:
-    """One compartment with an exponential spike and an adaptation current.
+    """One compartment with an exponential spike and an adaptation current::
 
         tau dV/dt = (E - V) + sharp exp((V - V_T)/sharp) + g_exc (0 - V) + g_inh (-80 mV - V) - w
         tau_w dw/dt = a (V - E)/g_leak - w ;  w += b/g_leak at a spike (V above 0)
+
     tau = C/g_leak; g in units of the leak; exp(x) is taken as (1 + x/256)^256.
     After a spike V is held for ``refractory`` s: at E (``hold`` = "rest", as the published program
     runs, so that ``reset`` has no effect) or at the reset (``hold`` = "reset", as printed).

@@ -115,11 +115,13 @@ class TwoCompartment(Pyramidal):
     """The two-compartment pyramidal neuron: bursts when dendrite and back-propagating spike meet.
 
     With f(V_d) the dendrite's nonlinearity, g conductances in units of the leak, K = 1 for 2 ms
-    after a spike, x the voltage ``driving_force`` names:
+    after a spike, x the voltage ``driving_force`` names::
+
         dV_s/dt = (E - V_s)/tau_s + [g_s f(V_d) - b_w w_s + I_s]/C_s + synapses(V_s)/tau_s
         dV_d/dt = (E - V_d)/tau_d + [g_d f(V_d) - a_w w_d + zeta K + I_d]/C_d + synapses(x)/tau_d
         tau_wd dw_d/dt = (V_d - E) - w_d ;  tau_ws dw_s/dt = -w_s, +1 at a spike
         synapses(v) = g_exc (E_exc - v) + g_inh (E_inh - v)
+
     A spike where V_s passes the threshold, which then jumps by 2 mV and falls back with 27 ms;
     V_s is reset and there is no refractory time.
     Source: Payeur et al. 2021, Methods, after Naud & Sprekeler 2018.

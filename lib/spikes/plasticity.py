@@ -79,7 +79,7 @@ class Averages:
 
     @property
     def probability(self) -> float:
-        """P, the running burst probability: the ratio of the averages."""
+        """The running burst probability P, the ratio of the averages."""
         return self.bursts / self.events
 
 
