@@ -373,13 +373,14 @@ def test_a_damaged_state_is_named(tmp_path, monkeypatch):
 # --- two runs, and no room
 
 
-def test_two_runs_into_one_result_refuse_each_other(tmp_path, capsys):
+def test_two_runs_into_one_result_refuse_each_other(tmp_path, capsys, monkeypatch):
     path = write(tmp_path, swap={"epochs = 3": "epochs = 3000"})
     pid = child(path)
     try:
         state = file.read(path).work / "backprop 3.pt"
         while not state.exists():
             time.sleep(0.01)
+        monkeypatch.setattr(training, "do", lambda *a: pytest.fail("two at once"))
         assert main(["run", str(path)]) == 2
         assert f"process {pid} is at work on small" in capsys.readouterr().err
     finally:
