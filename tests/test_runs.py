@@ -655,6 +655,13 @@ def test_verify_fails_on_a_tampered_row(done, tmp_path, column, epoch, value, ca
     )
 
 
+@pytest.mark.parametrize(("factor", "state"), [(1.003, "differs"), (1.0005, "same")])
+def test_before_training_a_thousandth_is_allowed(done, tmp_path, factor, state):
+    path = copied(done, tmp_path)
+    tamper(path, lambda rows: rows[0].update(test_loss=f"{float(rows[0]['test_loss']) * factor}"))
+    assert compare.verify(path)[0] == state
+
+
 @pytest.mark.parametrize(("moves", "state"), [(0.0, "differs"), (0.01, "differs"), (0.03, "same")])
 def test_where_rounding_moves_an_epoch_far_verify_allows_for_it(done, monkeypatch, moves, state):
     """Recomputed errors are 0.1 off; a jolt moves them by ``moves``: five times that is allowed."""
