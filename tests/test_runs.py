@@ -424,6 +424,7 @@ def test_a_read_only_folder_is_reported_before_training(tmp_path, untrained):
         for folder in (tmp_path, *tmp_path.parents):
             if "pytest" in str(folder):
                 folder.chmod(0o755)
+        torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1)  # what it imports, nobody may
         os.seteuid(65534)
     else:
         (tmp_path / "small").chmod(0o555)
