@@ -172,7 +172,8 @@ def test_every_page_in_a_browser(browser, base, site, width, scheme):
 # what axe-core finds in the roles that docutils gives a bibliography is not ours to mend
 AXE = """() => axe.run('article', {resultTypes: ['violations'], rules: {
   'aria-allowed-role': {enabled: false}, 'aria-deprecated-role': {enabled: false},
-  'aria-required-children': {enabled: false}, 'empty-table-header': {enabled: false}}}).then(r => r.violations.map(
+  'aria-required-children': {enabled: false}, 'empty-table-header': {enabled: false},
+  }}).then(r => r.violations.map(
     v => [v.id, v.nodes.length, v.nodes[0].html.slice(0, 120)]))"""
 
 
