@@ -40,11 +40,13 @@ class Jobs:
         self.it, self.module, self.keep = it, SimpleNamespace(**module), keep
         self.columns, self.many = list(self.module.COLUMNS), module.get("MANY", False)
         self.done: dict[tuple, list[Row]] = {}
+        self.took: dict[tuple, float] = {}  # process time of the jobs done, in s
         self.asked: dict[tuple, tuple] = {}
         for row in rows:
             self.done.setdefault(self.name(row), []).append(row)
         if keep is not None and keep.exists():
-            self.done |= {tuple(k): v for k, v in json.loads(keep.read_text())}
+            for k, v, took in json.loads(keep.read_text()):
+                self.done[tuple(k)], self.took[tuple(k)] = v, took
         self.bar = tqdm(unit="job", disable=off, desc=it.name, initial=len(self.done))
 
     def name(self, row: Row) -> tuple[str, ...]:
@@ -59,8 +61,10 @@ class Jobs:
         if name not in self.done:
             if self.keep is None:
                 raise KeyError(name)
+            began = time.process_time()
             self.done[name] = self.make(*key)
-            write(self.keep, as_json(list(self.done.items())))
+            self.took[name] = round(time.process_time() - began, 2)
+            write(self.keep, as_json([[k, v, self.took[k]] for k, v in self.done.items()]))
             self.bar.update()
             self.bar.set_postfix_str(" ".join(name))
         rows = self.done[name]
@@ -97,4 +101,5 @@ def do(it: Run, c: Crew, off: bool | None) -> tuple[list[Row], dict]:
     jobs.module.plan(jobs.get)
     jobs.bar.close()
     about = {"data_sha256": {n: data_sha256(data.load(n)) for n in it.settings.get("data", [])}}
+    about["seconds"] = sum(jobs.took[name] for name in jobs.asked)
     return jobs.rows(), about | {"script_sha256": sha256(it.script.read_bytes())}

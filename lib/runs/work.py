@@ -116,8 +116,8 @@ def _begin(it: Run) -> dict:
 def _publish(it: Run, rows: list[Row], about: dict) -> None:
     """The result, then its provenance, then the unfinished work goes."""
     table = as_table(rows)
-    seconds = sum(float(row.get("seconds") or 0) for row in rows)
-    packages = ("numpy", "torch", "scipy", "scikit-learn")
+    seconds = about.pop("seconds", 0) or sum(float(row.get("seconds") or 0) for row in rows)
+    packages = ("numpy", "torch", "scipy", "scikit-learn", "numba")
     versions = {name: importlib.metadata.version(name) for name in packages}
     made = {
         "command": f"python -m lib.runs run {it.shown}",

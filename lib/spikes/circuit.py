@@ -564,8 +564,15 @@ class Circuit:
     def _inject(self, name: str, compartment: str) -> None:
         pop, s = self.populations[name], self._state
         row = ROWS.index("i_s" if compartment == "soma" else "i_d") * LANES
-        volts = self._currents[name, compartment] * self._volts(pop, compartment)
-        s.cells[pop.places + row] = volts
+        volts = (self._currents[name, compartment] * self._volts(pop, compartment)).astype(
+            np.float32
+        )
+        equal = (volts == volts[0]).all()  # then one number serves all, and the row is not read
+        p = s.factor[pop.index]
+        p[25 + (compartment == "dendrite")] = volts[0] if equal else 0
+        s.cells[pop.places + row] = 0 if equal else volts
+        rows = [s.cells[pop.places + ROWS.index(x) * LANES] for x in ("i_s", "i_d")]
+        p[27] = any(x.any() for x in rows)
 
     def _refresh(self) -> None:
         """Count the scaled sums from this step on, so that they do not overflow."""
@@ -736,8 +743,8 @@ class Circuit:
 
 
 _MOVING = (
-    "cells chance random z z_step in_burst event_sum burst_sum spike_sum base ring_count ring_cell "
-    "ring_kind noise weight u x u_step amplitude rule w trace"
+    "cells factor chance random z z_step in_burst event_sum burst_sum spike_sum base ring_count "
+    "ring_cell ring_kind noise weight u x u_step amplitude rule w trace"
 ).split()
 
 

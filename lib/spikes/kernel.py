@@ -1,7 +1,7 @@
 """The compiled inside of `circuit`: every neuron, synapse and noise source, step by step.
 
 All that is compiled lives in this one file, because Numba's cache watches one file at a time.
-Cells are stored in blocks of 64: 14 rows (`ROWS`) of 64 numbers, float32, so that one loop over a
+Cells are stored in blocks of 64: 13 rows (`ROWS`) of 64 numbers, float32, so that one loop over a
 block becomes vector instructions. No operation is reordered (no fastmath) and no library's exp is
 used in the membranes: the same seed gives the same spikes on every run.
 """
@@ -15,18 +15,16 @@ import numpy as np
 from numba import njit
 
 LANES = 64
-ROWS = (
-    "v_s v_d w_s w_d threshold soma_exc soma_inh dend_exc dend_inh i_s i_d timer burst fired"
-).split()
+ROWS = ("v_s v_d w_s w_d threshold soma_exc soma_inh dend_exc dend_inh i_s i_d timer burst").split()
 BLOCK = LANES * len(ROWS) + 16  # not a multiple of 4 KiB: blocks would collide in the cache
-V_S, V_D, W_S, W_D, TH, GE_S, GI_S, GE_D, GI_D, I_S, I_D, TIMER, BURST, FIRED = (
+V_S, V_D, W_S, W_D, TH, GE_S, GI_S, GE_D, GI_D, I_S, I_D, TIMER, BURST = (
     LANES * k for k in range(len(ROWS))
 )
 TWO, POISSON_BURST, ADEX, SOURCE = 0, 1, 2, 3  # the kinds of population
 POST_EVENT, POST_BURST, PRE_EVENT, PRE_BURST, SPIKE = 1, 2, 4, 8, 16  # what a spike is, as bits
 TABLE = 1024  # entries of an alias table: gaps of 0 ... TABLE - 2, or "no arrival in TABLE - 1"
 
-ONE, TWO_F, HALF, ZERO, MINUS = (np.float32(x) for x in (1, 2, 0.5, 0, -1))
+ONE, HALF, ZERO, MINUS = (np.float32(x) for x in (1, 0.5, 0, -1))
 LOG2E, LIMIT = np.float32(1.44269504), np.float32(80)
 C1, C2, C3, C4, C5 = (
     np.float32(x) for x in (0.69314720, 0.24022651, 0.055504110, 0.0096181290, 0.0013333558)
@@ -148,11 +146,13 @@ def two_compartments(cells, first, last, p, hot, soma, dendrite):
     adapt, plateau_s, plateau_d, restore, echo = p[3], p[4], p[5], p[6], p[7]
     fall_ws, rise_wd, fall_th, th_0 = p[8], p[9], p[10], p[11]
     half, steep, keep_e, keep_i = p[12], p[13], p[14], p[15]
-    e_exc, e_inh, by_soma = p[16], p[17], p[18]
+    e_exc, e_inh, by_soma, same_s, same_d = p[16], p[17], p[18], p[25], p[26]
     for b in range(first, last):
-        x = cells[b * BLOCK : b * BLOCK + BLOCK]
+        x, fired = cells[b * BLOCK : b * BLOCK + BLOCK], np.int32(0)
+        if p[27] > ZERO:
+            inject(x)
         for k in range(LANES):
-            v, d = x[V_S + k] + x[I_S + k] + soma, x[V_D + k] + x[I_D + k] + dendrite
+            v, d = x[V_S + k] + same_s + soma, x[V_D + k] + same_d + dendrite
             ge, gi, he, hi = x[GE_S + k], x[GI_S + k], x[GE_D + k], x[GI_D + k]
             w, th, left = x[W_D + k], x[TH + k], x[TIMER + k]
             a = (half - d) * steep
@@ -172,8 +172,8 @@ def two_compartments(cells, first, last, p, hot, soma, dendrite):
             x[GE_S + k], x[GI_S + k] = ge * keep_e, gi * keep_i
             x[GE_D + k], x[GI_D + k] = he * keep_e, hi * keep_i
             x[TIMER + k] = left - ONE if left > ONE else ZERO
-            x[FIRED + k] = ONE if new_v > th else ZERO
-        hot[b] = any_fired(x)
+            fired = np.int32(fired | np.int32(new_v > th))
+        hot[b] = fired
 
 
 @njit(error_model="numpy")
@@ -182,10 +182,13 @@ def burst_poisson(cells, first, last, p, hot, soma, dendrite):
     leak_s, leak_d, rest, adapt, restore = p[0], p[1], p[2], p[3], p[6]
     fall_ws, rise_wd, fall_th, th_0 = p[8], p[9], p[10], p[11]
     keep_e, keep_i, e_exc, e_inh, by_soma = p[14], p[15], p[16], p[17], p[18]
+    same_s, same_d = p[25], p[26]
     for b in range(first, last):
-        x = cells[b * BLOCK : b * BLOCK + BLOCK]
+        x, fired = cells[b * BLOCK : b * BLOCK + BLOCK], np.int32(0)
+        if p[27] > ZERO:
+            inject(x)
         for k in range(LANES):
-            v, d = x[V_S + k] + x[I_S + k] + soma, x[V_D + k] + x[I_D + k] + dendrite
+            v, d = x[V_S + k] + same_s + soma, x[V_D + k] + same_d + dendrite
             ge, gi, he, hi = x[GE_S + k], x[GI_S + k], x[GE_D + k], x[GI_D + k]
             w, th = x[W_D + k], x[TH + k]
             pull = d + by_soma * (v - d)
@@ -202,10 +205,10 @@ def burst_poisson(cells, first, last, p, hot, soma, dendrite):
             rest_left, to_second = x[TIMER + k] - ONE, x[BURST + k] - ONE
             rest_left = rest_left if rest_left > ZERO else ZERO
             x[TIMER + k], x[BURST + k] = rest_left, to_second if to_second > ZERO else ZERO
-            second = TWO_F if to_second == ONE else ZERO
             ready = new_v if rest_left == ZERO else MINUS  # -1 V: below any threshold
-            x[FIRED + k] = ONE if ready > th else second
-        hot[b] = any_fired(x)
+            ready = ready if to_second != ONE else ONE  # 1 V: above it
+            fired = np.int32(fired | np.int32(ready > th))
+        hot[b] = fired
 
 
 @njit(error_model="numpy")
@@ -214,11 +217,13 @@ def adaptive_exponential(cells, first, last, p, hot, soma):
     leak, rest, sharp, v_t, over_sharp = p[0], p[2], p[3], p[4], p[5]
     rise_w, a, low, high, held = p[6], p[7], p[8], p[9], p[10]
     reset, b_jump, keep_e, keep_i, e_exc, e_inh = p[11], p[12], p[14], p[15], p[16], p[17]
-    pause, peak = p[19], p[20]
+    pause, peak, same = p[19], p[20], p[25]
     for b in range(first, last):
-        x = cells[b * BLOCK : b * BLOCK + BLOCK]
+        x, found = cells[b * BLOCK : b * BLOCK + BLOCK], np.int32(0)
+        if p[27] > ZERO:
+            inject(x)
         for k in range(LANES):
-            v, ge, gi, w = x[V_S + k] + x[I_S + k] + soma, x[GE_S + k], x[GI_S + k], x[W_S + k]
+            v, ge, gi, w = x[V_S + k] + same + soma, x[GE_S + k], x[GI_S + k], x[W_S + k]
             left = x[TIMER + k]
             y = ONE + (v - v_t) * over_sharp * ADEX_POWER
             y = y * y
@@ -241,21 +246,31 @@ def adaptive_exponential(cells, first, last, p, hot, soma):
             x[V_S + k], x[TIMER + k] = new, pause if fired else left
             x[W_S + k] = w + rise_w * (a * (new - rest) - w)
             x[GE_S + k], x[GI_S + k] = ge * keep_e, gi * keep_i
-            x[FIRED + k] = ONE if fired else ZERO
-        hot[b] = any_fired(x)
-
-
-@njit(inline="always")
-def any_fired(x):
-    words = x[FIRED : FIRED + LANES].view(np.uint64)
-    found = np.uint64(0)
-    for k in range(LANES // 2):
-        found |= words[k]
-    return found != np.uint64(0)
+            x[BURST + k] = ONE if fired else ZERO
+            found = np.int32(found | np.int32(fired))
+        hot[b] = found
 
 
 @njit(error_model="numpy")
-def fire(x, cell, q, kind, p, random):
+def inject(x):
+    """Add the currents that differ from cell to cell."""
+    for k in range(LANES):
+        x[V_S + k] += x[I_S + k]
+        x[V_D + k] += x[I_D + k]
+
+
+@njit(inline="always")
+def fires(x, k, kind):
+    """What a cell of a block does in this step: 0 nothing, 1 an event, 2 the second of a burst."""
+    if kind == ADEX:
+        return 1 if x[BURST + k] == ONE else 0
+    if x[V_S + k] > x[TH + k] and (kind == TWO or x[TIMER + k] == ZERO):
+        return 1
+    return 2 if kind == POISSON_BURST and x[BURST + k] == ONE else 0
+
+
+@njit(error_model="numpy")
+def fire(x, cell, q, kind, what, p, random):
     """A pyramidal cell's spike: reset, adaptation, threshold; draw the second spike of a burst."""
     if kind == TWO:
         x[V_S + cell], x[TIMER + cell] = p[21], p[19]
@@ -263,7 +278,7 @@ def fire(x, cell, q, kind, p, random):
         x[W_S + cell] += ONE
     elif kind == POISSON_BURST:
         x[TIMER + cell] = p[19]
-        if x[FIRED + cell] == ONE:
+        if what == 1:
             x[V_S + cell] = p[21]
             x[TH + cell] += p[22]
             x[W_S + cell] += ONE
@@ -286,8 +301,9 @@ def spikes(cells, hot, first, last, n, q, kind, p, random, out):
         x = cells[b * BLOCK : b * BLOCK + BLOCK]
         for k in range(LANES):
             cell = (b - first) * LANES + k
-            if x[FIRED + k] != ZERO and cell < n:  # the last block is filled up with silent cells
-                fire(x, k, q, kind, p, random)
+            what = fires(x, k, kind)
+            if what > 0 and cell < n:  # the last block is filled up with silent cells
+                fire(x, k, q, kind, what, p, random)
                 out[count] = cell
                 count += 1
     return count
@@ -374,19 +390,17 @@ def send_and_lift(
 ):
     """Deliver through learning synapses; lift those onto cells that fire too little; keep x_j."""
     eta, w_max, low = rule[0], np.float32(rule[2]), rule[3]
-    base = pointer[0]  # the connection's first synapse, in target; in w it is the first
+    base, bar = pointer[0], low / scale  # base: its first synapse, in target; in w it is the first
     for k in range(len(arriving)):
-        cell = arriving[k]
-        begin, end = pointer[cell] - base, pointer[cell + 1] - base
-        if kinds[k] & sent:
-            for i in range(begin, end):
-                here[place(target[base + i])] += w[i]
+        cell, lift = arriving[k], on and kinds[k] & PRE_EVENT > 0
+        sends = kinds[k] & sent > 0
+        for i in range(pointer[cell] - base, pointer[cell + 1] - base):
+            post = target[base + i]
+            if sends:
+                here[place(post)] += w[i]
+            if lift and rates[post] < bar:
+                w[i] = min(w[i] + np.float32(eta * (low - rates[post] * scale)), w_max)
         if kinds[k] & PRE_EVENT:
-            if on:
-                for i in range(begin, end):
-                    lack = low - rates[target[base + i]] * scale
-                    if lack > 0:
-                        w[i] = min(w[i] + np.float32(eta * lack), w_max)
             trace[cell] += grow
 
 
