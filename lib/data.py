@@ -11,7 +11,7 @@ import hashlib
 import os
 import random
 import tarfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -280,35 +280,27 @@ CIFAR10_MIRRORS = ("https://www.cs.toronto.edu/~kriz/",)
 CIFAR10_MEAN, CIFAR10_STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 
 
-def _cifar10_batch(name: str) -> np.ndarray:
-    """One batch of 10,000 rows: a label, then 3 x 32 x 32 pixels; checked however it is stored."""
+def _cifar10_files() -> Iterator[tuple[str, Path, bytes]]:
+    """Name, place and bytes of each official batch, from BOOK_DATA (as .bin or .npz) or the net."""
     given = os.environ.get("BOOK_DATA")
-    if given is None:
-        path = fetch(
-            "cifar-10-binary.tar.gz", CIFAR10_SHA256, mirrors=CIFAR10_MIRRORS, folder="cifar10"
-        )
+    if not given:
+        file = "cifar-10-binary.tar.gz"
+        path = fetch(file, CIFAR10_SHA256, mirrors=CIFAR10_MIRRORS, folder="cifar10")
         with tarfile.open(path) as tar:
-            member = tar.extractfile(f"cifar-10-batches-bin/{name}.bin")
-            raw = member.read() if member else b""
-    else:
+            for member in tar:
+                if Path(member.name).stem in CIFAR10_BATCHES:
+                    yield Path(member.name).stem, path, tar.extractfile(member).read()
+        return
+    for name in CIFAR10_BATCHES:
         places = [Path(given) / f / f"{name}.bin" for f in ("cifar10", "cifar-10-batches-bin")]
-        path = next((p for p in places if p.is_file()), places[0].with_suffix(".npz"))
-        if not path.is_file():
+        places.append(places[0].with_suffix(".npz"))
+        path = next((p for p in places if p.is_file()), None)
+        if path is None:
             raise FileNotFoundError(
-                f"BOOK_DATA={given} holds no CIFAR-10: expected {places[0]} or {path}; put the "
-                "file there, or unset BOOK_DATA to download it"
+                f"BOOK_DATA={given} holds no CIFAR-10: expected {places[0]} or {places[2]}; put "
+                "the files there, or unset BOOK_DATA to download them"
             )
-        raw = path.read_bytes()
-        if path.suffix == ".npz":
-            raw = _unpacked(path)
-    found = hashlib.sha256(raw).hexdigest()
-    if found != CIFAR10_BATCHES[name]:
-        raise ValueError(
-            f"{name} in {path} is damaged or another file: expected SHA-256 "
-            f"{CIFAR10_BATCHES[name]}, found {found}; move it away and run again (it is left "
-            "untouched)"
-        )
-    return np.frombuffer(raw, np.uint8).reshape(10_000, 3073)
+        yield name, path, _unpacked(path) if path.suffix == ".npz" else path.read_bytes()
 
 
 def _unpacked(path: Path) -> bytes:
@@ -328,9 +320,19 @@ def cifar10(*, dtype: torch.dtype = torch.float32) -> Data:
 
     40,000 + 10,000 pictures of 3 x 32 x 32 pixels as flat rows, each colour standardised by its
     published mean and deviation. The official test batch is not used: published test errors are
-    on that one. Nothing is cropped or flipped.
+    on that one. Nothing is cropped or flipped. Raises FileNotFoundError where the files cannot be
+    had, ValueError for damaged ones.
     """
-    rows = [_cifar10_batch(name) for name in CIFAR10_BATCHES]
+    rows = []
+    for name, path, raw in _cifar10_files():
+        found = hashlib.sha256(raw).hexdigest()
+        if found != CIFAR10_BATCHES[name]:
+            raise ValueError(
+                f"{name} in {path} is damaged or another file: expected SHA-256 "
+                f"{CIFAR10_BATCHES[name]}, found {found}; move it away and run again (it is left "
+                "untouched)"
+            )
+        rows.append(np.frombuffer(raw, np.uint8).reshape(-1, 3073))
     mean, std = (np.repeat(np.float32(v), 1024) for v in (CIFAR10_MEAN, CIFAR10_STD))
     x = [(r[:, 1:] / np.float32(255) - mean) / std for r in rows]
     y = [r[:, 0] for r in rows]

@@ -7,6 +7,7 @@ import hashlib
 import http.server
 import random
 import socket
+import tarfile
 import threading
 from pathlib import Path
 
@@ -274,6 +275,84 @@ def test_mnist_is_read_from_four_files_and_scaled(monkeypatch, tmp_path):
     assert made.y_train.tolist() == [3, 1, 4] and made.y_test.tolist() == [1, 5]
     first = made.x_test[1, :3].tolist()
     assert first == pytest.approx([-0.1307 / 0.3081, 0.8693 / 0.3081, -0.1307 / 0.3081], rel=1e-6)
+
+
+# --- CIFAR-10
+
+
+@pytest.fixture
+def pictures(monkeypatch) -> dict[str, np.ndarray]:
+    """Five made-up batches of four pictures, in the official layout, with their checksums."""
+    rng = np.random.default_rng(0)
+    made = {n: rng.integers(0, 256, (4, 3073), dtype=np.uint8) for n in data.CIFAR10_BATCHES}
+    for rows in made.values():
+        rows[:, 0] %= 10
+    sums = {name: hashlib.sha256(rows.tobytes()).hexdigest() for name, rows in made.items()}
+    monkeypatch.setattr(data, "CIFAR10_BATCHES", sums)
+    return made
+
+
+def compact(rows: np.ndarray) -> dict[str, np.ndarray]:
+    """The lossless coding by differences, written independently of its reader."""
+    red, green, blue = rows[:, 1:].reshape(-1, 3, 32, 32).swapaxes(0, 1)
+    d = np.stack([green, red - green, blue - green])
+    for axis in (2, 3):
+        d = np.diff(d, axis=axis, prepend=np.uint8(0))
+    return {"d": d, "y": rows[:, 0]}
+
+
+@pytest.mark.parametrize("way", ["bin", "npz", "tar"])
+def test_cifar10_is_the_same_however_it_is_stored(way, pictures, monkeypatch, tmp_path):
+    monkeypatch.setenv("BOOK_DATA", "" if way == "tar" else str(tmp_path))
+    folder = tmp_path / ("cifar-10-batches-bin" if way != "npz" else "cifar10")
+    folder.mkdir()
+    for name, rows in pictures.items():
+        if way == "npz":
+            np.savez(folder / f"{name}.npz", **compact(rows))
+        else:
+            (folder / f"{name}.bin").write_bytes(rows.tobytes())
+    if way == "tar":
+        path = tmp_path / "cifar10.tar.gz"
+        with tarfile.open(path, "w:gz") as tar:
+            tar.add(folder, folder.name)
+        monkeypatch.setattr(data, "fetch", lambda *a, **k: path)
+    made = data.load("cifar10")
+    assert made.x_train.shape == (16, 3072) and made.x_test.shape == (4, 3072)
+    last = pictures["data_batch_5"]
+    assert made.y_test.tolist() == last[:, 0].tolist()
+    first = np.concatenate([pictures[f"data_batch_{k}"] for k in (1, 2, 3, 4)])
+    assert made.y_train.tolist() == first[:, 0].tolist()
+    for plane, (mean, std) in enumerate(((0.4914, 0.2470), (0.4822, 0.2435), (0.4465, 0.2616))):
+        wanted = (last[3, 1 + 1024 * plane + 77] / 255 - mean) / std  # hand-computed, one pixel
+        assert made.x_test[3, 1024 * plane + 77].item() == pytest.approx(wanted, abs=1e-5)
+
+
+def test_cifar10_damaged_or_missing_says_so(pictures, monkeypatch, tmp_path):
+    monkeypatch.setenv("BOOK_DATA", str(tmp_path))
+    with pytest.raises(FileNotFoundError, match=r"holds no CIFAR-10: expected .*data_batch_1.bin"):
+        data.cifar10()
+    (tmp_path / "cifar10").mkdir()
+    for name, rows in pictures.items():
+        (tmp_path / "cifar10" / f"{name}.bin").write_bytes(rows.tobytes())
+    bad = tmp_path / "cifar10" / "data_batch_3.bin"
+    bad.write_bytes(bytes([bad.read_bytes()[0] ^ 1]) + bad.read_bytes()[1:])
+    with pytest.raises(ValueError, match="data_batch_3 in .* is damaged or another file"):
+        data.cifar10()
+    bad.unlink()
+    bad.with_suffix(".npz").write_bytes(b"PK\x03\x04 cut off")
+    with pytest.raises(ValueError, match="data_batch_3.npz is damaged"):
+        data.cifar10()
+    assert bad.with_suffix(".npz").exists()
+
+
+def test_cifar10_from_a_folder(monkeypatch):
+    if not (DATA_FOLDER / "cifar10").is_dir():
+        pytest.skip("no CIFAR-10 files here: set BOOK_DATA to the folder that holds them")
+    monkeypatch.setenv("BOOK_DATA", str(DATA_FOLDER))
+    made = data.cifar10()
+    assert made.x_train.shape == (40_000, 3072) and made.x_test.shape == (10_000, 3072)
+    assert made.x_train.double().mean().item() == pytest.approx(0, abs=5e-3)
+    assert made.x_train.double().std().item() == pytest.approx(1, abs=5e-3)
 
 
 # --- downloads
