@@ -15,7 +15,7 @@ export PYTHONHASHSEED := 0
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadscope
 NBVAL := --nbval --nbval-current-env --nbval-cell-timeout 120 --nbval-sanitize-with tests/nbval.cfg
 
-.PHONY: help book site notebooks chapter serve test fast lint bench clean
+.PHONY: help book site notebooks chapter serve test fast lint bench mutants clean
 
 help:
 	@echo "make book                execute every chapter, build the whole book into _build/html"
@@ -25,7 +25,8 @@ help:
 	@echo "make chapter C=backprop/credit   execute and build one chapter"
 	@echo "make notebooks           execute every chapter, store the notebooks"
 	@echo "make fast                the tests without the book"
-	@echo "make bench               times: ratios to autograd"
+	@echo "make bench               times: ratios to autograd, spikes beside the original program"
+	@echo "make mutants             plant bugs, one at a time, and see which are found"
 
 $(READY): requirements.txt constraints.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(None if v >= (3, 11) else \
@@ -66,6 +67,11 @@ fast: lint
 
 bench: $(READY)
 	$(BIN)/python -m tools.bench
+	$(BIN)/python -m tools.bench_bursts
+	$(BIN)/python -m tools.bench_spikes --compile
+
+mutants: $(READY)
+	$(BIN)/python -m tools.mutants
 
 clean:
 	rm -rf _build
