@@ -122,3 +122,15 @@ def test_lib_is_importable_from_any_folder(tmp_path, decoy):
 def test_the_sanitizer_file_says_what_it_seems_to():
     text = (ROOT / "tests" / "nbval.cfg").read_text()
     assert len(get_sanitize_patterns(text)) == text.count("[") - text.count("[0-9")
+
+
+def test_the_notation_page_names_what_the_library_has():
+    """Every word of the column "in lib" is a word of the library's source."""
+    source = "\n".join(p.read_text(encoding="utf8") for p in (ROOT / "lib").rglob("*.py"))
+    page = (ROOT / "book/appendix/notation.md").read_text(encoding="utf8")
+    rows = [r.strip("|").split("|")[-1] for r in page.splitlines() if r.startswith("| ")]
+    words = {w for cell in rows for code in re.findall(r"`([^`]+)`", cell) for w in
+             re.findall(r"[A-Za-z_]\w+", code) if not re.fullmatch(r"[YZQ]\d", w)}  # fmt: skip
+    assert len(words) > 40
+    missing = {w for w in words if not re.search(rf"\b{w}\b", source)}
+    assert missing <= {"lib", "rule", "net", "spikes", "plasticity", "stp"}, missing

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import math
 from pathlib import Path
 
@@ -234,3 +235,19 @@ def test_a_solution_that_is_wrong_fails_as_itself():
         ledger.exercise(check, blank=unwritten, solution=double)
     with pytest.raises(NotImplementedError, match="your turn"):
         ledger.exercise(check, blank=double, solution=unwritten)
+
+
+def test_the_book_finds_tables_with_a_published_column_alone(tmp_path):
+    table = "| task | published | here |\n|---|--:|---|\n| XOR | 1 % | {claim}`a.b` |\n"
+    other = "| choice | reason |\n|---|---|\n| as published | time |\n"
+    cells = [
+        {"cell_type": "markdown", "source": [f"Text.\n\n{table}\n", other]},
+        {
+            "cell_type": "code",
+            "source": "| not | a published table |",
+            "outputs": [{"data": {"text/markdown": table.replace("XOR", "computed").rstrip()}}],
+        },
+    ]
+    (tmp_path / "bursts").mkdir()
+    (tmp_path / "bursts" / "xor.ipynb").write_text(json.dumps({"cells": cells}))
+    assert claims.compared(tmp_path) == {"bursts/xor": [table, table.replace("XOR", "computed")]}

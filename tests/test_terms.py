@@ -1,0 +1,54 @@
+"""book/_ext/terms.py: the glossary's terms and where they are met."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+spec = importlib.util.spec_from_file_location("terms", ROOT / "book" / "_ext" / "terms.py")
+terms = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(terms)
+
+TEXT = """# Glossary
+
+```{glossary}
+burst
+  Two or more spikes.
+  :forms: bursts, bursting
+
+burst rate
+  Bursts per second.
+```
+"""
+
+
+def test_entries_are_terms_with_their_other_forms():
+    assert terms.entries(TEXT) == {
+        "burst": ["burst", "bursts", "bursting"],
+        "burst rate": ["burst rate"],
+    }
+
+
+def test_the_longest_form_is_met_first_and_whole_words_only():
+    found, meant = terms.pattern(terms.entries(TEXT))
+    met = [m[1] for m in found.finditer("Burst rates outburst; a burst rate. Bursting! pre-burst")]
+    assert met == ["Burst", "burst rate", "Bursting"]
+    assert [meant[m.lower()] for m in met] == ["burst", "burst rate", "burst"]
+
+
+def test_the_glossary_of_the_book_is_sound():
+    """No form means two terms, and the order is that of the alphabet but for a pair by type."""
+    found = terms.entries((ROOT / "book/appendix/glossary.md").read_text(encoding="utf8"))
+    forms = [form.lower() for all_forms in found.values() for form in all_forms]
+    assert len(found) >= 50 and len(forms) == len(set(forms))
+    assert [*found] == sorted(found, key=str.lower)
+
+
+def test_every_term_is_met_in_some_chapter():
+    found, meant = terms.pattern(
+        terms.entries((ROOT / "book/appendix/glossary.md").read_text(encoding="utf8"))
+    )
+    text = "\n".join(p.read_text(encoding="utf8") for p in ROOT.glob("book/_text/*/*.md"))
+    met = {meant[m[1].lower()] for m in found.finditer(text)}
+    assert met == set(meant.values()), set(meant.values()) - met
