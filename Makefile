@@ -66,9 +66,9 @@ fast: lint
 	$(PYTEST) -m "not book and not browser" tests $(ARGS)
 
 bench: $(READY)
-	$(BIN)/python -m tools.bench
-	$(BIN)/python -m tools.bench_bursts
-	$(BIN)/python -m tools.bench_spikes --compile
+	mkdir -p _build
+	( $(BIN)/python -m tools.bench; $(BIN)/python -m tools.bench_bursts; \
+	  $(BIN)/python -m tools.bench_spikes --compile ) | tee _build/bench.txt
 
 mutants: $(READY)
 	$(BIN)/python -m tools.mutants
