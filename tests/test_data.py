@@ -336,11 +336,11 @@ def test_cifar10_damaged_or_missing_says_so(pictures, monkeypatch, tmp_path):
         (tmp_path / "cifar10" / f"{name}.bin").write_bytes(rows.tobytes())
     bad = tmp_path / "cifar10" / "data_batch_3.bin"
     bad.write_bytes(bytes([bad.read_bytes()[0] ^ 1]) + bad.read_bytes()[1:])
-    with pytest.raises(ValueError, match="data_batch_3 in .* is damaged or another file"):
+    with pytest.raises(ValueError, match=r"data_batch_3 in .* is damaged or another file"):
         data.cifar10()
     bad.unlink()
     bad.with_suffix(".npz").write_bytes(b"PK\x03\x04 cut off")
-    with pytest.raises(ValueError, match="data_batch_3.npz is damaged"):
+    with pytest.raises(ValueError, match=r"data_batch_3.npz is damaged"):
         data.cifar10()
     assert bad.with_suffix(".npz").exists()
 
