@@ -33,7 +33,9 @@ class XorPlan:
 
     ``n``: neurons per population, 100 or more; each has 100 inputs per connection on average.
     ``average``: s, of the moving averages. ``example``: s, of which the share ``teaching``, at
-    the end, is learning. ``rate``: factor on both learning rates.
+    the end, is learning. ``rate``: factor on both learning rates. ``dt``: s, the simulation's
+    step. ``order``: of the patterns in an epoch, "fixed" as published, "alternating" (01, 00, 10,
+    11: a false one after each true one) or "shuffled".
     The four constraints, each of which may be broken:
     ``teacher``: "signed", or "unsigned": its size is kept, its sign always plus.
     ``transmit``: "multiplexed" (events up, bursts down), or "spikes": all spikes both ways, with
@@ -50,6 +52,8 @@ class XorPlan:
     example: float = 8.0
     teaching: float = 0.1
     rate: float = 1.0
+    dt: float = 1e-4
+    order: str = "fixed"
     teacher: str = "signed"
     transmit: str = "multiplexed"
     feedback: str = "paper"
@@ -57,6 +61,7 @@ class XorPlan:
 
     def __post_init__(self) -> None:
         kinds = {
+            "order": ("fixed", "alternating", "shuffled"),
             "teacher": ("signed", "unsigned"),
             "transmit": ("multiplexed", "spikes"),
             "feedback": ("paper", "symmetric", "reversed", "random"),
@@ -86,6 +91,7 @@ class Xor:
 
     circuit: Circuit
     plan: XorPlan
+    seed: int
     seen: int = 0
     names: tuple[str, ...] = field(default=("in1", "in2", "hid1", "hid2", "out"))
 
@@ -107,7 +113,7 @@ def xor(seed: int, plan: XorPlan = XorPlan()) -> Xor:
     Source: Payeur et al. 2021, Fig. 4, and their program. Departs: an example lasts 8 s (the
     program's rounding makes it 7.9999 s).
     """
-    c = Circuit(seed=seed)
+    c = Circuit(seed=seed, dt=plan.dt)
     soma = {"in": (500.0, 0.35, 0.35), "hi": (150.0, 0.385, 0.49), "ou": (150.0, 0.35, 0.35)}
     for name in ("in1", "in2", "hid1", "hid2", "out"):
         c.population(name, plan.n, BurstPoisson(), average=plan.average)
@@ -149,13 +155,23 @@ def xor(seed: int, plan: XorPlan = XorPlan()) -> Xor:
         c.current(post, "dendrite", lift + plan.saturation)
     c.current("out", "dendrite", 400e-12)
     c.run(3 * plan.average)
-    return Xor(c, plan)
+    return Xor(c, plan, seed)
 
 
 def show_pattern(net: Xor, bits: tuple[int, int]) -> None:
     """Inputs from now on: -350 pA (2 Hz) for a 0, +150 pA (8.3 Hz) for a 1, into all somata."""
     for name, bit in zip(("in1", "in2"), bits, strict=True):
         net.circuit.current(name, "soma", 150e-12 if bit else -350e-12)
+
+
+def _shown(net: Xor) -> tuple[int, int]:
+    """The pattern of the next example; an epoch's shuffle is that of the seed and the epoch."""
+    epoch, k = divmod(net.seen, 4)
+    if net.plan.order == "shuffled":
+        k = np.random.default_rng([net.seed, 2, epoch]).permutation(4)[k]
+    elif net.plan.order == "alternating":
+        k = (2, 0, 1, 3)[k]
+    return PATTERNS[k]
 
 
 def xor_cost(rate: float, target: int) -> float:
@@ -205,7 +221,7 @@ def test_xor(net: Xor) -> list[dict]:
 
 
 def train_xor(net: Xor, examples: int) -> Iterator[tuple[dict, Recording]]:
-    """Teach so many examples more, in the order of PATTERNS; a row and a recording after each.
+    """Teach so many examples more, epochs of PATTERNS; a row and a recording after each.
 
     Per example: prediction, plasticity off; the cost; then learning (a tenth of it), plasticity
     on in the six excitatory forward connections and the teacher's current, computed once, in the
@@ -216,7 +232,7 @@ def train_xor(net: Xor, examples: int) -> Iterator[tuple[dict, Recording]]:
     """
     c, plan = net.circuit, net.plan
     for _ in range(examples):
-        bits = PATTERNS[net.seen % 4]
+        bits = _shown(net)
         target = TARGETS[bits]
         show_pattern(net, bits)
         width = plan.example / 20

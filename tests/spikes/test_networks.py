@@ -229,6 +229,29 @@ def test_xor_goes_on_where_it_was():
     assert one == two and one["example"] == 3 and one["pattern"] == "01"
 
 
+def test_orders_of_the_patterns_and_the_step():
+    orders = {}
+    for kind in ("fixed", "alternating", "shuffled"):
+        net = networks.xor(3, XorPlan(order=kind, dt=2e-4, **QUICK))
+        assert net.circuit.dt == 2e-4
+        rows = [row for row, _ in networks.train_xor(net, 12)]
+        orders[kind] = [row["pattern"] for row in rows]
+        assert [row["target"] for row in rows] == [int(x in ("10", "01")) for x in orders[kind]]
+    assert orders["fixed"] == ["00", "10", "01", "11"] * 3
+    assert orders["alternating"] == ["01", "00", "10", "11"] * 3
+    epochs = [tuple(orders["shuffled"][k : k + 4]) for k in (0, 4, 8)]
+    assert all(sorted(e) == ["00", "01", "10", "11"] for e in epochs) and len(set(epochs)) > 1
+
+
+def test_twice_the_step_gives_the_same_network(learned):
+    """Before learning, mean rates over the patterns within 4 %, burst probabilities 0.03."""
+    rows = networks.test_xor(networks.xor(1, XorPlan(dt=2e-4)))
+    for name in ("in1", "in2", "hid1", "hid2", "out"):
+        for kind, near in (("er", {"rel": 0.05}), ("bp", {"abs": 0.03})):
+            a, b = (np.mean([r[f"{kind}_{name}"] for r in x]) for x in (rows, learned[0]))
+            assert a == pytest.approx(b, **near), (kind, name, a, b)
+
+
 def test_the_four_constraints_change_what_they_say():
     plain = networks.xor(1, XorPlan(**QUICK)).circuit
     spikes = networks.xor(1, XorPlan(transmit="spikes", **QUICK)).circuit
@@ -281,6 +304,7 @@ def test_an_unsigned_teacher_only_pushes_up():
         ({"average": 0.0}, "average, example and rate above 0"),
         ({"teaching": 0.12}, "twentieths"),
         ({"rate": math.nan}, "above 0 and a finite"),
+        ({"order": "random"}, "expected order one of fixed, alternating, shuffled"),
         ({"teacher": "loud"}, "expected teacher one of signed, unsigned, found 'loud'"),
         ({"transmit": "all"}, "expected transmit one of"),
         ({"feedback": "none"}, "expected feedback one of"),
