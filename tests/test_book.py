@@ -71,6 +71,39 @@ def test_a_chapter_keeps_the_contract(name):
     assert code.count("ledger.exercise(") >= 1
 
 
+GRADES = ("Recall", "Compute", "Research")
+
+
+def exercises(name: str) -> list[tuple[str, str, str]]:
+    """Title, label and solution (code included) of each exercise of a chapter."""
+    text = notebooks.text_of(name).read_text(encoding="utf8")
+    found = re.findall(r"^```\{exercise-start\} *(.*)\n:label: (\S+)", text, re.M)
+    solved = r"\{solution-start\} %s\n.*?\{solution-end\}"
+    return [
+        (title, label, re.search(solved % re.escape(label), text, re.S)[0])
+        for title, label in found
+    ]
+
+
+@pytest.mark.parametrize("name", CHAPTERS)
+def test_exercises_are_graded_from_recall_to_research(name):
+    grades = [title.split(":")[0] for title, _, _ in exercises(name)]
+    assert set(grades) == set(GRADES), "each title begins with Recall, Compute or Research"
+    assert grades == sorted(grades, key=GRADES.index)
+
+
+@pytest.mark.parametrize("name", CHAPTERS)
+def test_an_exercise_to_compute_has_a_check_that_can_fail(name):
+    checked = [title for title, _, solution in exercises(name) if "ledger.exercise(" in solution]
+    assert checked and all(title.startswith("Compute") for title in checked)
+
+
+@pytest.mark.parametrize("name", CHAPTERS)
+def test_a_chapter_ends_by_leading_on(name):
+    last = notebooks.text_of(name).read_text(encoding="utf8").rstrip().splitlines()[-1]
+    assert last.startswith("**Next:** ") and "{doc}" in last, "the last line says what comes next"
+
+
 def test_every_chapter_is_in_the_contents():
     toc = yaml.safe_load((ROOT / "_toc.yml").read_text())
     files = {c["file"] for part in toc["parts"] for c in part["chapters"]}
