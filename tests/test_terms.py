@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from pathlib import Path
+
+import pytest
+from bs4 import BeautifulSoup
+
+from tools import notebooks
 
 ROOT = Path(__file__).resolve().parents[1]
 spec = importlib.util.spec_from_file_location("terms", ROOT / "book" / "_ext" / "terms.py")
@@ -52,3 +58,26 @@ def test_every_term_is_met_in_some_chapter():
     text = "\n".join(p.read_text(encoding="utf8") for p in ROOT.glob("book/_text/*/*.md"))
     met = {meant[m[1].lower()] for m in found.finditer(text)}
     assert met == set(meant.values()), set(meant.values()) - met
+
+
+@pytest.mark.book
+def test_a_page_links_each_term_once_where_it_is_first_said(site):
+    """In the paragraphs of every built chapter; not in titles, code, tables or captions."""
+    found, meant = terms.pattern(
+        terms.entries((ROOT / "book/appendix/glossary.md").read_text(encoding="utf8"))
+    )
+    closed = ["h1", "h2", "h3", "h4", "pre", "code", "table", "figcaption", "figure", "a", "abbr"]
+    aside = re.compile("exercise|solution|math|admonition-title|rubric")
+    for name in notebooks.chapters():
+        page = (site / "book" / f"{name}.html").read_text(encoding="utf8")
+        article, said = BeautifulSoup(page, "html.parser").find("article"), []
+        for text in article.find_all(string=True):
+            link = text.find_parent("a", class_="term")
+            if link:
+                assert text.find_parent(closed[:-2]) is None, (name, text)
+                said.append(meant[text.lower()])
+            elif text.find_parent("p") and not text.find_parent(closed):
+                if text.find_parent(class_=aside) is None:
+                    new = {meant[m[1].lower()] for m in found.finditer(text)} - set(said)
+                    assert not new, f"{name}: {new} said before its link"
+        assert len(said) == len(set(said)) > 5, name
