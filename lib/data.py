@@ -6,11 +6,13 @@ A download is checked against its published SHA-256 before use and kept in a cac
 
 from __future__ import annotations
 
+import errno
 import gzip
 import hashlib
 import os
 import random
 import tarfile
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -199,13 +201,21 @@ def _check(path: Path, sha256: str) -> Path:
     return path
 
 
+def _unwritable(path: Path, e: OSError) -> OSError:
+    return OSError(
+        f"cannot write {path.name} to the cache {path.parent} ({e.strerror}): make room or give "
+        "leave there, or set BOOK_DATA to a folder that holds the file"
+    )
+
+
 def fetch(file: str, sha256: str, *, mirrors: Sequence[str], folder: str) -> Path:
     """The path of a data file, downloaded once and checked every time.
 
     Looks in ``BOOK_DATA`` if that is set (in FOLDER/``folder``/ and FOLDER/), else in the cache,
     else downloads from the first mirror that answers, to a temporary name, and renames only
     what passed its check. Files already on disk are never changed.
-    Raises FileNotFoundError where there is no file and no network, ValueError for a damaged file.
+    Raises FileNotFoundError where there is no file and no network, ValueError for a damaged file,
+    OSError where the cache cannot be written or is full.
     """
     import pooch
 
@@ -222,6 +232,11 @@ def fetch(file: str, sha256: str, *, mirrors: Sequence[str], folder: str) -> Pat
     path = cache_folder() / folder / file
     if path.is_file():
         return _check(path, sha256)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=path.parent).close()
+    except OSError as e:
+        raise _unwritable(path, e) from e
     reasons = []
     for mirror in mirrors:
         try:
@@ -234,6 +249,8 @@ def fetch(file: str, sha256: str, *, mirrors: Sequence[str], folder: str) -> Pat
             )
             return path
         except Exception as e:
+            if getattr(e, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                raise _unwritable(path, e) from e  # no other mirror would help
             reasons.append(f"{mirror}: {type(e).__name__}: {str(e)[:300]}")
     raise FileNotFoundError(
         f"{file} is not in the cache ({path.parent}) and no mirror gave it:\n  "

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import hashlib
 import http.server
+import os
 import random
+import resource
+import signal
 import socket
 import tarfile
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
+import pooch
 import pytest
 import torch
 from helpers import DATA_FOLDER
@@ -359,6 +365,7 @@ def test_cifar10_from_a_folder(monkeypatch):
 
 NAME, CONTENT = "tiny.bin", b"a few bytes\n" * 300
 SHA = hashlib.sha256(CONTENT).hexdigest()
+FAULTS = ["damaged", "flipped", "missing", "broken", "halfway", "short"]
 
 
 @pytest.fixture
@@ -377,6 +384,7 @@ class Server:
 
     def __init__(self) -> None:
         self.hits: list[str] = []
+        self.go_on = threading.Event()  # what "silent" and "slow" wait for
         server = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -386,11 +394,24 @@ class Server:
                 if kind == "missing":
                     self.send_error(404)
                     return
+                if kind == "broken":
+                    self.send_error(500)
+                    return
+                if kind == "silent":
+                    server.go_on.wait(10)
+                    return
                 body = CONTENT.replace(b"few", b"FEW") if kind == "damaged" else CONTENT
+                if kind == "flipped":
+                    body = body[:1000] + bytes([body[1000] ^ 1]) + body[1001:]
                 self.send_response(200)
-                self.send_header("Content-Length", str(len(body)))
+                if kind != "short":  # then the end of the connection is the end of the file
+                    self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
-                self.wfile.write(body[: len(body) // 2] if kind == "halfway" else body)
+                self.wfile.write(body[: len(body) // 2])
+                if kind == "slow":
+                    server.go_on.wait(10)
+                if kind not in ("halfway", "short"):
+                    self.wfile.write(body[len(body) // 2 :])
 
             def log_message(self, *args):
                 pass
@@ -418,7 +439,9 @@ def running():
 @pytest.fixture
 def server(running):
     running.hits.clear()
-    return running
+    running.go_on.clear()
+    yield running
+    running.go_on.set()
 
 
 def closed_port() -> str:
@@ -459,6 +482,9 @@ def test_a_cached_file_needs_no_mirror_at_all(cache, server):
         ("damaged", r"ValueError: SHA256 hash of downloaded file \(tiny\.bin\) does not match"),
         ("missing", r"HTTPError: 404"),
         ("halfway", r"IncompleteRead\(1800 bytes read"),
+        ("flipped", r"ValueError: SHA256 hash of downloaded file \(tiny\.bin\) does not match"),
+        ("short", r"ValueError: SHA256 hash of downloaded file \(tiny\.bin\) does not match"),
+        ("broken", r"HTTPError: 500"),
     ],
 )
 def test_a_download_that_fails_names_mirror_and_reason_and_leaves_nothing(
@@ -475,7 +501,7 @@ def test_a_download_that_fails_names_mirror_and_reason_and_leaves_nothing(
     assert files(cache) == []
 
 
-@pytest.mark.parametrize("kind", ["damaged", "missing", "halfway"])
+@pytest.mark.parametrize("kind", FAULTS)
 def test_after_a_failure_the_same_call_succeeds_from_a_good_mirror(cache, server, kind):
     with pytest.raises(FileNotFoundError):
         fetch(server.url(kind))
@@ -483,11 +509,113 @@ def test_after_a_failure_the_same_call_succeeds_from_a_good_mirror(cache, server
     assert files(cache) == [f"sets/{NAME}"]
 
 
-@pytest.mark.parametrize("kind", ["damaged", "missing", "halfway"])
+@pytest.mark.parametrize("kind", FAULTS)
 def test_the_second_mirror_is_asked_when_the_first_fails(cache, server, kind):
     path = fetch(server.url(kind), server.url("good"))
     assert path.read_bytes() == CONTENT and server.hits == [kind, "good"]
     assert files(cache) == [f"sets/{NAME}"]
+
+
+def test_a_mirror_that_never_answers_is_left_for_the_next(cache, server, monkeypatch):
+    monkeypatch.setattr(pooch.downloaders, "DEFAULT_TIMEOUT", 0.2)
+    path = fetch(server.url("silent"), server.url("good"))
+    assert path.read_bytes() == CONTENT and server.hits == ["silent", "good"]
+
+
+@pytest.mark.parametrize("at", [0, 1, 77, len(CONTENT) // 2, len(CONTENT) - 1])
+@pytest.mark.parametrize("bit", [0, 7])
+def test_any_flipped_bit_of_a_kept_file_is_seen(cache, at, bit):
+    path = cache / "sets" / NAME
+    path.parent.mkdir(parents=True)
+    path.write_bytes(CONTENT[:at] + bytes([CONTENT[at] ^ 1 << bit]) + CONTENT[at + 1 :])
+    with pytest.raises(ValueError, match="is damaged or another file"):
+        fetch()
+
+
+def test_a_disk_that_fills_up_says_so_and_leaves_nothing(cache, server):
+    """A file may have 2,000 bytes in this process: the third kilobyte finds no room."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))
+    try:
+        with pytest.raises(OSError) as caught:
+            fetch(server.url("good"), server.url("good"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert str(caught.value) == (
+        f"cannot write {NAME} to the cache {cache / 'sets'} (File too large): make room or give "
+        "leave there, or set BOOK_DATA to a folder that holds the file"
+    )
+    assert server.hits == ["good"]  # no other mirror would help
+    assert files(cache) == []
+    assert fetch(server.url("good")).read_bytes() == CONTENT
+
+
+def test_a_cache_that_cannot_be_written_says_so_before_it_downloads(cache, server, monkeypatch):
+    def read_only(*args, **options):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    with monkeypatch.context() as m:
+        m.setattr(data.tempfile, "TemporaryFile", read_only)
+        with pytest.raises(OSError, match=r"cannot write tiny.bin .* \(Read-only file system\)"):
+            fetch(server.url("good"))
+    assert server.hits == [] and files(cache) == []
+
+
+def test_a_file_where_the_cache_should_be_is_named_and_left_alone(cache, server):
+    cache.write_text("a file where the folder should be")
+    with pytest.raises(OSError, match=r"cannot write tiny.bin .* \(Not a directory\): make room"):
+        fetch(server.url("good"))
+    assert server.hits == [] and cache.read_text() == "a file where the folder should be"
+
+
+def test_a_read_only_cache_that_holds_the_file_is_enough(cache, server, monkeypatch):
+    fetch(server.url("good"))
+    monkeypatch.setattr(data.tempfile, "TemporaryFile", lambda **k: pytest.fail("it wrote"))
+    assert fetch().read_bytes() == CONTENT
+
+
+def in_a_process(work) -> int:
+    """Start ``work`` in a process of its own; exit code 0 where it returns true."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os._exit(0 if work() else 1)
+        finally:
+            os._exit(99)
+    return pid
+
+
+def exit_code(pid: int) -> int:
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def wait_for(condition) -> None:
+    until = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
+def test_several_processes_may_download_one_file_at_once(cache, server):
+    """All are half-way through when the server goes on; each gets the whole file."""
+    pids = [
+        in_a_process(lambda: fetch(server.url("slow")).read_bytes() == CONTENT) for _ in range(3)
+    ]
+    wait_for(lambda: server.hits == ["slow"] * 3 and len(files(cache)) == 3)
+    assert not (cache / "sets" / NAME).exists()
+    server.go_on.set()
+    assert [exit_code(pid) for pid in pids] == [0, 0, 0]
+    assert files(cache) == [f"sets/{NAME}"] and fetch().read_bytes() == CONTENT
+
+
+def test_a_download_killed_half_way_leaves_no_file_of_that_name(cache, server):
+    pid = in_a_process(lambda: fetch(server.url("slow")))
+    wait_for(lambda: server.hits == ["slow"] and files(cache))
+    os.kill(pid, signal.SIGKILL)
+    assert exit_code(pid) == -signal.SIGKILL
+    assert not (cache / "sets" / NAME).exists()
+    server.go_on.set()
+    assert fetch(server.url("good")).read_bytes() == CONTENT
 
 
 def test_a_mirror_that_answers_is_the_last_one_asked(cache, server):
