@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
+import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -320,6 +323,133 @@ def test_a_kill_just_before_a_step_is_written_costs_that_step_only(done, tmp_pat
     assert wait(child(path)) == 0
     assert rows(path) == rows(done)
     assert not list(path.with_suffix("").glob(".*")) and not list(tmp_path.rglob("*.part"))
+
+
+PHASES = [  # what is called next when the process dies: (object, name, at which call)
+    (file, "read", 1),
+    (work, "_writing", 1),
+    (work, "_begin", 1),
+    (work.training, "ready", 1),
+    (train, "fit", 1),
+    (measure, "gradients", 5),
+    (torch, "save", 3),
+    (os, "fsync", 8),
+    (os, "replace", 12),
+    (work, "_publish", 1),
+    (work, "as_table", 1),
+    (work, "as_json", 2),
+    (shutil, "rmtree", 1),
+]
+
+
+def dies_in(owner, name: str, call: int):
+    """For ``child``: the process kills itself as it calls this the so-many-th time."""
+
+    def prepare():
+        real, left = getattr(owner, name), [call]
+
+        def mortal(*args, **how):
+            left[0] -= 1
+            if left[0] == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return real(*args, **how)
+
+        setattr(owner, name, mortal)
+
+    return prepare
+
+
+def test_killed_in_every_phase_in_turn_nothing_is_lost(done, tmp_path):
+    path, kept = write(tmp_path), 0
+    for phase in PHASES:
+        assert wait(child(path, prepare=dies_in(*phase))) == -signal.SIGKILL, phase
+        whole = [(path.with_suffix("") / n).exists() for n in ("results.csv", "provenance.json")]
+        if not all(whole):  # half a result is none
+            with pytest.raises(FileNotFoundError, match="small has no stored result"):
+                runs.load(path)
+        states = len(list(file.read(path).work.glob("*.pt")))
+        assert states >= kept or all(whole), phase
+        kept = states
+    assert wait(child(path)) == 0
+    assert rows(path) == rows(done)
+    assert not file.read(path).work.exists() and not list(tmp_path.rglob("*.part"))
+
+
+def test_a_disk_that_fills_up_on_the_way_costs_one_epoch(done, tmp_path, monkeypatch, capsys):
+    """From the sixth call of fit on, a file of this process may have 4,000 bytes."""
+    path, fit, calls = write(tmp_path), train.fit, []
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def filling(*args, **how):
+        calls.append(how["epochs"])
+        if len(calls) == 6:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (4000, hard))
+        return fit(*args, **how)
+
+    monkeypatch.setattr(train, "fit", filling)
+    try:
+        assert main(["run", str(path)]) == 2
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    words = capsys.readouterr().err
+    assert "File too large: '" in words and "backprop 5.pt'" in words
+    assert "what is done is kept: make room, and the same command goes on from there" in words
+    assert not list(tmp_path.rglob("*.part"))
+    assert main(["run", str(path)]) == 0
+    assert rows(path) == rows(done)
+    assert len(calls) == 24 + 1
+
+
+def test_any_flipped_bit_of_a_kept_state_is_seen(tmp_path):
+    """Without its checksum two of three would be read as other weights."""
+    path, rng = write(tmp_path / "a"), np.random.default_rng(0)
+    assert wait(child(path, prepare=dies_at_its_next_step(path, after=True))) == -signal.SIGKILL
+    state = file.read(path).work / "backprop 3.pt"
+    good = state.read_bytes()
+    assert training._read(state, torch.load(io.BytesIO(store.unseal(state)))["settings"])
+    for at in [0, 6, 7, 40, *rng.integers(0, len(good), 40)]:
+        bad = bytearray(good)
+        bad[at] ^= 1 << rng.integers(8)
+        state.write_bytes(bad)
+        with pytest.raises(ValueError, match=r"backprop 3.pt is damaged .* its epochs are redone"):
+            training._read(state, {})
+    path = scripted(tmp_path / "b")
+    assert wait(child(path, prepare=dies_at_its_next_step(path, after=True))) == -signal.SIGKILL
+    state = file.read(path).work / "rows.json"
+    good = state.read_bytes()
+    for at in rng.integers(0, len(good), 20):
+        state.write_bytes(good[:at] + bytes([good[at] ^ 4]) + good[at + 1 :])
+        with pytest.raises(ValueError, match=r"rows.json is damaged .* its jobs are redone"):
+            runs.run(path, progress=False)
+        state.write_bytes(good[:at])
+        with pytest.raises(ValueError, match=r"rows.json is damaged .* its jobs are redone"):
+            runs.run(path, progress=False)
+    state.unlink()  # as it says
+    runs.run(path, progress=False)
+    assert len(rows(path)) == 10
+
+
+def test_a_state_from_before_states_were_sealed_goes_on(done, tmp_path):
+    path = write(tmp_path)
+    assert wait(child(path, prepare=dies_at_its_next_step(path, after=True))) == -signal.SIGKILL
+    state = file.read(path).work / "backprop 3.pt"
+    state.write_bytes(store.unseal(state))
+    runs.run(path, progress=False)
+    assert rows(path) == rows(done)
+
+
+def test_damaged_notes_of_a_run_are_named(done, tmp_path, untrained):
+    path = write(tmp_path / "a")
+    begun = file.read(path).work / "begun.json"
+    begun.parent.mkdir(parents=True)
+    begun.write_bytes(b'{"settings": {"see')
+    with pytest.raises(ValueError, match=r"begun.json is damaged .*: delete it, and what is"):
+        runs.run(path, progress=False)
+    path = copied(done, tmp_path / "b")
+    about = path.with_suffix("") / "provenance.json"
+    about.write_bytes(about.read_bytes()[:100] + b"\xff" + about.read_bytes()[101:])
+    with pytest.raises(ValueError, match=r"provenance.json is damaged .*: restore it, or move"):
+        runs.load(path)
 
 
 def test_every_arm_goes_on_from_its_last_epoch_bit_by_bit(done, tmp_path, monkeypatch):
@@ -655,6 +785,15 @@ def test_verify_fails_on_a_tampered_row(done, tmp_path, column, epoch, value, ca
     assert f"learned back, seed 3, epoch {epoch}, {column}: stored {value}, " in (
         capsys.readouterr().out
     )
+
+
+def test_where_an_epoch_takes_too_long_verify_looks_before_training(done, tmp_path):
+    path = copied(done, tmp_path)
+    tamper(path, lambda rows: rows[1].update(seconds="41", test_error="0.9"))
+    words = "first epoch of backprop (before training), learned back, shaken, seed 3"
+    assert compare.verify(path) == ("same", words)
+    tamper(path, lambda rows: rows[0].update(test_error="0.5"))
+    assert compare.verify(path)[0] == "differs"
 
 
 @pytest.mark.parametrize(("factor", "state"), [(1.003, "differs"), (1.0005, "same")])
