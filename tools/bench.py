@@ -1,7 +1,8 @@
 """How fast each rule's step is beside Backprop's and autograd's: python -m tools.bench
 
 Steps are timed in turn, one of each, so that a drift of the machine's speed hits all alike, in
-processor time; the median of the ratios is what to quote.
+processor time; the median of the ratios is what to quote. The ratios that have a bar go into
+book/appendix/bench.csv (see tools/bars.py).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from lib import losses, nets, rules
+from tools.bars import record
 
 
 def seconds(steps: list[Callable[[], object]], repeats: int) -> np.ndarray:
@@ -39,7 +41,7 @@ def report(
     *,
     n: int | None = None,
     repeats: int,
-) -> None:
+) -> dict[str, float]:
     """Print each step's median time, samples/s, and the median of its ratio to ``base``."""
     took = seconds(list(steps.values()), repeats)
     reference = took[:, list(steps).index(base)]
@@ -48,6 +50,8 @@ def report(
         ms, ratio = 1e3 * np.median(took[:, s]), np.median(took[:, s] / reference)
         rate = f"{1e3 * n / ms:10.0f}" if n else " " * 10
         print(f"{name:22} {ms:8.2f} {rate}   {ratio:.2f}")
+    ratios = np.median(took / reference[:, None], axis=0)
+    return dict(zip(steps, map(float, ratios), strict=True))
 
 
 def twin(sizes: list[int], activation: type[nn.Module]) -> nn.Sequential:
@@ -92,7 +96,11 @@ def every_rule(rng: np.random.Generator) -> None:
             print(f"{name}: not on this net ({str(error)[:60]}...)")
             continue
         steps[name] = partial(rule, net, x, y)
-    report("784-500-500-500-10 sigmoid, batch 32, one thread", steps, "backprop", n=32, repeats=40)
+    title = "784-500-500-500-10 sigmoid, batch 32, one thread"
+    found = report(title, steps, "backprop", n=32, repeats=40)
+    record("Backprop to autograd, 784–500–500–500–10", 1 / found["autograd"], "at most 1.2")
+    for name in ("feedback alignment", "direct feedback", "kolen-pollack"):
+        record(f"{name} to Backprop, the same net", found[name], "at most 1.2")
 
 
 def population(rng: np.random.Generator, activation: str) -> None:
@@ -131,9 +139,10 @@ def population(rng: np.random.Generator, activation: str) -> None:
         once = {"one pass": lambda: rule._losses(net, x, y, fixed, (1, -1))}
         step = {"EvolutionStrategy": lambda: rule(net, x, y), "with a loop": whole}
         title = f"64-32-32-10 {activation}, batch 50, 64 pairs"
-        report(
-            f"{title}: the losses", {**once, "loop": lambda: loop(fixed)}, "one pass", repeats=60
-        )
+        both = {**once, "loop": lambda: loop(fixed)}
+        found = report(f"{title}: the losses", both, "one pass", repeats=60)
+        what = f"64 pairs of an evolution strategy in a loop to one pass, {activation}"
+        record(what, found["loop"], "at least 2")
         report(f"{title}: the whole step, draws too", step, "EvolutionStrategy", repeats=60)
 
 
@@ -149,7 +158,9 @@ def main() -> None:
     arm = nets.mlp(sizes, rng=rng)
     backprop, kickback = rules.Backprop(arm), rules.Kickback(arm)
     steps = {"backprop": lambda: backprop(arm, xs, ys), "kickback": lambda: kickback(arm, xs, ys)}
-    report("21-200-100-10-1 ReLU, batch 64, one thread", steps, "backprop", n=64, repeats=300)
+    title = "21-200-100-10-1 ReLU, batch 64, one thread"
+    found = report(title, steps, "backprop", n=64, repeats=300)
+    record("Kickback to Backprop, 21–200–100–10–1", found["kickback"], "at most 1.2")
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from lib.spikes import networks
 from lib.spikes.circuit import Circuit
 from lib.spikes.neuron import BurstPoisson
+from tools.bars import record
 
 COLD = """
 import os, time
@@ -40,6 +41,8 @@ def cpu(what: Callable[[], object]) -> float:
 def row(name: str, seconds: float, original: float | None = None) -> None:
     """Print one line: what, our seconds, the original's, and the ratio."""
     then = f"{original:7.1f} {original / seconds:6.1f} x" if original else ""
+    if original:
+        record(f"the published C++ program to ours: {name}", original / seconds, "at least 1")
     print(f"{name:44} {seconds:7.2f} {then}", flush=True)
 
 
