@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 
+import nbformat
 import numpy as np
 import pytest
 import torch
 
 from lib import measure, nets, rules, runs, train
 from lib.rules import base
+from tools import notebooks
 
 LEAGUE = runs.script("league")
 TASKS = list(LEAGUE.TASKS)
@@ -42,6 +44,16 @@ def missing(stored: runs.Result) -> list[tuple[str, str]]:
 def test_every_registered_rule_is_in_the_league_on_every_task(stored):
     how = "move book/runs/league/results.csv away and: python -m lib.runs run book/runs/league.toml"
     assert missing(stored) == [], f"registered, but not in the stored result; {how}"
+
+
+@pytest.mark.parametrize("head", ["test error", "price"])
+def test_every_registered_rule_has_a_line_in_the_chapters_tables(head):
+    nb = nbformat.read(notebooks.notebook_of("synthesis/league"), as_version=4)
+    shown = [o.data.get("text/markdown", "") for c in nb.cells for o in c.get("outputs", [])
+             if o.output_type == "display_data"]  # fmt: skip
+    (found,) = [text for text in shown if text.startswith(f"| {head} ")]
+    lines = {line.split("|")[1].strip().removesuffix(" (ReLU)") for line in found.splitlines()}
+    assert set(rules.names()) | set(LEAGUE.BENCH) <= lines
 
 
 def test_a_new_rule_joins_by_itself(monkeypatch, stored):
