@@ -2,18 +2,28 @@
 
 Copies the needed part of the MathJax 3 that the package sphinx-mathjax-offline carries, drops the
 Thebe scripts (always loaded by jupyter-book, and naming a CDN) and scripts registered twice,
-points "suggest edit" at a chapter's text, and takes the repository's address from GitHub Actions.
+points "suggest edit" at a chapter's text, takes the repository's address from GitHub Actions, and
+leaves out the icons that no page shows.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import shutil
 import sys
 from pathlib import Path
 
+import pydata_sphinx_theme
+
 PARTS = ["tex-chtml.js", "output/chtml/fonts/woff-v2", "input/tex/extensions"]
+
+ICONS = Path("scripts", "fontawesome.js")
+# one icon: "name":[width,height,[other names],"code point","path" or ["path","path"]],
+ICON = re.compile(
+    r'"?([a-z0-9-]+)"?:\[\d+,\d+,\[([^\]]*)\],"[0-9a-f]+",(?:"[^"]*"|\["[^"]*"(?:,"[^"]*")*\])\],?'
+)
 
 
 def _mathjax() -> Path:
@@ -75,6 +85,22 @@ def _copy(app, exc):
         shutil.copytree(src, dst) if src.is_dir() else shutil.copy2(src, dst)
 
 
+def _trim_icons(app, exc):
+    """All 1,900 icons of the theme would be more than half of what a page loads."""
+    if exc or app.builder.format != "html":
+        return
+    out, used = Path(app.outdir), set()
+    for path in [*out.rglob("*.html"), *out.glob("_static/**/*.js")]:
+        if "mathjax" not in path.parts and path.name != ICONS.name:
+            used |= set(re.findall(r"\bfa-([a-z0-9-]+)", path.read_text(encoding="utf8")))
+
+    def keep(m: re.Match) -> str:
+        return m[0] if used & {m[1], *re.findall(r'"([^"]+)"', m[2])} else ""
+
+    theme = Path(pydata_sphinx_theme.__file__).parent / "theme" / "pydata_sphinx_theme" / "static"
+    (out / "_static" / ICONS).write_text(ICON.sub(keep, (theme / ICONS).read_text("utf8")), "utf8")
+
+
 def setup(app):
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # autodoc: the lib of this clone
     app.connect("config-inited", _configure)
@@ -82,4 +108,5 @@ def setup(app):
     app.connect("html-page-context", _edit_the_text, priority=900)
     app.connect("autodoc-process-docstring", _paragraphs)
     app.connect("build-finished", _copy)
+    app.connect("build-finished", _trim_icons)
     return {"parallel_read_safe": True, "parallel_write_safe": True, "version": "1"}
