@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -45,7 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("stopped; the same command goes on from here", file=sys.stderr)
         return 130
     except (ValueError, OSError) as e:
-        print(f"error: {e}", file=sys.stderr)
+        full = getattr(e, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        more = "; what is done is kept: make room, and the same command goes on from there"
+        print(f"error: {e}{more if full else ''}", file=sys.stderr)
         return 2
     return 0
 

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from lib import data
 from lib.runs.crew import Crew
 from lib.runs.file import Run
-from lib.runs.store import Row, as_json, as_text, data_sha256, sha256, write
+from lib.runs.store import Row, as_json, as_text, data_sha256, seal, sha256, unseal, write
 
 
 class Jobs:
@@ -45,7 +45,12 @@ class Jobs:
         for row in rows:
             self.done.setdefault(self.name(row), []).append(row)
         if keep is not None and keep.exists():
-            for k, v, took in json.loads(keep.read_text()):
+            try:
+                kept = json.loads(unseal(keep))
+            except ValueError as e:
+                words = f"{keep} is damaged ({e}): delete it, and its jobs are redone"
+                raise ValueError(words) from e
+            for k, v, took in kept:
                 self.done[tuple(k)], self.took[tuple(k)] = v, took
         self.bar = tqdm(unit="job", disable=off, desc=it.name, initial=len(self.done))
 
@@ -64,7 +69,8 @@ class Jobs:
             began = time.process_time()
             self.done[name] = self.make(*key)
             self.took[name] = round(time.process_time() - began, 2)
-            write(self.keep, as_json([[k, v, self.took[k]] for k, v in self.done.items()]))
+            kept = [[k, v, self.took[k]] for k, v in self.done.items()]
+            write(self.keep, seal(as_json(kept)))
             self.bar.update()
             self.bar.set_postfix_str(" ".join(name))
         rows = self.done[name]

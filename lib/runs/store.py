@@ -55,7 +55,13 @@ def load(name: str | Path) -> Result:
         raise FileNotFoundError(
             f"{run.name} has no stored result: python -m lib.runs run {run.shown} makes it"
         )
-    text, made = table.read_bytes(), json.loads(about.read_text(encoding="utf-8"))
+    text = table.read_bytes()
+    try:
+        made = json.loads(about.read_bytes())
+    except ValueError as e:
+        raise ValueError(
+            f"{about} is damaged ({e}): restore it, or move the folder's results away and run again"
+        ) from e
     same_settings(made["settings"], run.settings, f"the stored result of {run.name}", run.folder)
     if sha256(text) != made["results_sha256"]:
         raise ValueError(
@@ -100,9 +106,27 @@ def write(path: Path, content: bytes) -> None:
             f.flush()
             os.fsync(f.fileno())
         os.replace(part, path)
-    except BaseException:
+    except BaseException as e:
         part.unlink(missing_ok=True)
+        if isinstance(e, OSError):
+            e.filename = str(path)  # a full disk does not say of what
         raise
+
+
+def seal(content: bytes) -> bytes:
+    """Content behind its own SHA-256: one changed bit of a kept state would change the result."""
+    return f"sha256 {sha256(content)}\n".encode() + content
+
+
+def unseal(path: Path) -> bytes:
+    """What was sealed and written to a file. ValueError where that is not what it holds."""
+    content = path.read_bytes()
+    head, _, rest = content.partition(b"\n")
+    if not head.startswith(b"sha256 "):  # written before states were sealed
+        return content
+    if head != f"sha256 {sha256(rest)}".encode():
+        raise ValueError("its SHA-256 is not the one it was written with")
+    return rest
 
 
 def as_json(content: Any) -> bytes:

@@ -20,7 +20,7 @@ from lib.data import Data
 from lib.rules import Backprop, Rule
 from lib.runs.crew import SPLITS, Crew, Shards
 from lib.runs.file import NETS, OPTIMIZERS, Run
-from lib.runs.store import Row, as_text, data_sha256, same_settings, write
+from lib.runs.store import Row, as_text, data_sha256, same_settings, seal, unseal, write
 
 Rng = np.random.Generator
 
@@ -182,7 +182,7 @@ def train_one(
                 state |= _state(net, rule, optimizer, order)
             content = io.BytesIO()
             torch.save(state, content)
-            write(keep, content.getvalue())
+            write(keep, seal(content.getvalue()))
         if bar is not None:
             bar.update()
             bar.set_postfix(error=rows[-1]["test_error"])
@@ -231,8 +231,9 @@ def _state(net: nets.Net, rule: Rule, optimizer: Optimizer, order: Rng) -> dict:
 
 def _read(path: Path, settings: dict) -> dict:
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = torch.load(io.BytesIO(unseal(path)), map_location="cpu", weights_only=True)
     except Exception as e:
-        raise ValueError(f"{path} is damaged ({e}): delete it, and its epochs are redone") from e
+        why = str(e).partition("\n")[0]
+        raise ValueError(f"{path} is damaged ({why}): delete it, and its epochs are redone") from e
     same_settings(state["settings"], settings, f"the state {path.name}", path.parent)
     return state

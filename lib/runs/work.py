@@ -105,7 +105,11 @@ def _begin(it: Run) -> dict:
         settings = settings | {"script_sha256": sha256(it.script.read_bytes())}
     begun = {"settings": settings, "lib_sha256": []}
     if path.exists():
-        begun = json.loads(path.read_text())
+        try:
+            begun = json.loads(path.read_bytes())
+        except ValueError as e:
+            words = f"{path} is damaged ({e}): delete it, and what is beside it is gone on with"
+            raise ValueError(words) from e
         same_settings(begun["settings"], settings, f"the unfinished run of {it.name}", it.work)
     if lib_sha256() not in begun["lib_sha256"]:  # more than one if the library changed on the way
         begun["lib_sha256"].append(lib_sha256())
