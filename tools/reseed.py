@@ -92,7 +92,8 @@ def run(name: str, seed: int) -> Result:
     nb.cells.insert(0, first)
     os.environ.update(notebooks.KERNEL_ENV)
     NotebookClient(
-        nb, timeout=900, kernel_name="python3", allow_errors=True, coalesce_streams=True,
+        nb, timeout=1800, iopub_timeout=600, kernel_name="python3", allow_errors=True,
+        coalesce_streams=True,
         resources={"metadata": {"path": str(notebooks.notebook_of(name).parent)}},
         extra_arguments=["--IPKernelApp.log_level=40"],
     ).execute()  # fmt: skip
