@@ -126,6 +126,15 @@ def test_every_picture_has_alt_text(site, pages):
     assert bad == []
 
 
+def test_alt_text_of_a_chapter_s_figures_says_what_they_show(site, pages):
+    """A sentence or more, of its own, not the caption again."""
+    for p, page in pages.items():
+        rel = p.relative_to(site).as_posix()
+        alts = [img["alt"] for img in page.pictures if "_images/" in img.get("src", "")]
+        assert len(set(alts)) == len(alts), (rel, "two figures with one text")
+        assert [a for a in alts if len(a.split()) < 20] == [], rel
+
+
 def test_a_chapter_offers_to_run_edit_and_report(site):
     text = (site / "book/backprop/credit.html").read_text(encoding="utf8")
     assert re.search(r'href="https://mybinder\.org/[^"]*credit\.ipynb"', text)
@@ -157,18 +166,18 @@ def open_page(browser, base, path, **kw):
     return page
 
 
-# Found by axe-core in what docutils, the theme and its extensions write, not in what we write:
-# these elements are left out of these rules; every other element is held to every rule.
-NOT_OURS = {
+# Left out of a rule of axe-core: the elements inside these; every other is held to every rule.
+EXEMPT = {
     "aria-allowed-role": ".citation-list",  # docutils marks each work as doc-biblioentry,
     "aria-deprecated-role": ".citation-list",  # a role that ARIA has given up,
     "aria-required-children": ".citation-list",  # inside a list that wants listitem
+    "empty-table-header": "table",  # the corner above the names of rows: there is nothing to say
 }
-AXE = """([rules, notOurs]) => axe.run('article', {
+AXE = """([rules, exempt]) => axe.run('article', {
     resultTypes: ['violations'], preload: false,
     ...(rules && {runOnly: {type: 'rule', values: rules}}),
   }).then(r => r.violations.flatMap(v => v.nodes
-    .filter(n => !(notOurs[v.id] && document.querySelector(n.target[0])?.closest(notOurs[v.id])))
+    .filter(n => !(exempt[v.id] && document.querySelector(n.target[0])?.closest(exempt[v.id])))
     .map(n => [v.id, n.html.slice(0, 160)]).slice(0, 3)))"""
 FIRST, WHOLE = 1_000_000, 1_500_000  # bytes a page loads: without and with the shared fonts
 
@@ -206,7 +215,7 @@ def problems(page, rel: str, site: Path, base: str, axe: str) -> Iterator[tuple]
         page.emulate_media(color_scheme=scheme)
         page.wait_for_function("s => document.documentElement.dataset.theme === s", arg=scheme)
         rules = None if scheme == "light" else ["color-contrast"]  # the rest does not depend on it
-        for found in page.evaluate(AXE, [rules, NOT_OURS]):
+        for found in page.evaluate(AXE, [rules, EXEMPT]):
             yield scheme, "axe", *found
         worst = page.evaluate(CONTRAST)
         if worst is not None and worst[0] < 4.5:
@@ -216,7 +225,7 @@ def problems(page, rel: str, site: Path, base: str, axe: str) -> Iterator[tuple]
         over = page.evaluate("() => document.documentElement.scrollWidth - innerWidth")
         if over > 0:
             yield "scrolls sideways by", over, "px at", width
-    for found in page.evaluate(AXE, [["scrollable-region-focusable"], NOT_OURS]):
+    for found in page.evaluate(AXE, [["scrollable-region-focusable"], EXEMPT]):
         yield "at 380 px", "axe", *found
 
 
@@ -265,6 +274,43 @@ def test_the_figure_with_two_sliders(browser, base, site, width):
         )
     box = figure.bounding_box()
     assert box["x"] >= 0 and box["x"] + box["width"] <= width
+    page.context.close()
+
+
+@pytest.mark.browser
+def test_the_keyboard_reaches_and_works_every_control(browser, base):
+    page = open_page(browser, base, "book/bursts/neuron.html", color_scheme="light")
+    skipped = """() => [...document.querySelectorAll('article :is(a[href], button, input, summary)')
+      ].filter(e => e.tabIndex < 0 && !e.closest('details:not([open]) > :not(summary)'))
+      .map(e => e.outerHTML.slice(0, 90))"""
+    assert page.evaluate(skipped) == []
+    fold = page.locator("article details.hide").first
+    fold.locator("summary").focus()
+    page.keyboard.press("Enter")
+    assert fold.get_attribute("open") is not None
+    solution = page.locator(".solution.dropdown").first
+    inside = solution.locator(".section, > p, > div").last
+    assert not inside.is_visible()
+    solution.locator("button.toggle-button").focus()
+    page.keyboard.press("Enter")
+    assert inside.is_visible()
+    theme = page.locator("button.theme-switch-button").first
+    mode = page.evaluate("() => document.documentElement.dataset.mode")
+    theme.focus()
+    page.keyboard.press("Enter")
+    assert page.evaluate("() => document.documentElement.dataset.mode") != mode
+    page.context.close()
+
+
+@pytest.mark.browser
+def test_a_dark_page_prints_in_light_colours_and_turns_back(browser, base):
+    page = open_page(browser, base, "book/appendix/run.html", color_scheme="dark")
+    theme = "() => document.documentElement.dataset.theme"
+    seen = [page.evaluate(theme)]
+    for event in ("beforeprint", "afterprint"):
+        page.evaluate("name => { window.dispatchEvent(new Event(name)) }", event)
+        seen.append(page.evaluate(theme))
+    assert seen == ["dark", "light", "dark"]
     page.context.close()
 
 
