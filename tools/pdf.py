@@ -149,13 +149,15 @@ def join(front_matter: Printed, parts: Sequence[tuple[str, list[Printed]]], base
         for sheet in reader.pages:
             writer.add_page(sheet)
             owner.append(one.path)
+    mark = writer.add_outline_item
     for caption, pages in parts:
-        above = caption and writer.add_outline_item(caption, places[pages[0].path, ""][0])
+        above = caption and mark(title=caption, page_number=places[pages[0].path, ""][0])
         for one in pages:
-            at = writer.add_outline_item(one.title, places[one.path, ""][0], parent=above or None)
+            start = places[one.path, ""]
+            at = mark(title=one.title, page_number=start[0], parent=above or None)
             for name, anchor in one.sections:
-                n = places.get((one.path, anchor), places[one.path, ""])[0]
-                writer.add_outline_item(name, n, parent=at)
+                n = places.get((one.path, anchor), start)[0]
+                mark(title=name, page_number=n, parent=at)
     for i, sheet in enumerate(writer.pages):
         kept = ArrayObject()
         for link in sheet.get("/Annots", []):
