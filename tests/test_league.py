@@ -15,11 +15,18 @@ from tools import notebooks
 
 LEAGUE = runs.script("league")
 TASKS = list(LEAGUE.TASKS)
+SCRIPTS = {"league": LEAGUE, "league-mnist": runs.script("league-mnist")}
 
 
 @pytest.fixture(scope="module")
 def stored() -> runs.Result:
     return runs.load("league")
+
+
+@pytest.fixture(scope="module", params=SCRIPTS)
+def each(request) -> tuple:
+    """A script of the league and its stored result."""
+    return SCRIPTS[request.param], runs.load(request.param)
 
 
 def asked() -> list[tuple]:
@@ -34,16 +41,28 @@ def asked() -> list[tuple]:
     return keys
 
 
-def missing(stored: runs.Result) -> list[tuple[str, str]]:
+def missing(stored: runs.Result, tasks: list[str] = TASKS) -> list[tuple[str, str]]:
     """The registered rules without a tested net, a timing or a refusal, by task."""
     rows = [row for row in stored.rows if row["stage"] in ("test", "refused")]
     found = {(row["task"], row["rule"]) for row in rows}
-    return [(task, name) for task in TASKS for name in rules.names() if (task, name) not in found]
+    return [(task, name) for task in tasks for name in rules.names() if (task, name) not in found]
 
 
-def test_every_registered_rule_is_in_the_league_on_every_task(stored):
-    how = "move book/runs/league/results.csv away and: python -m lib.runs run book/runs/league.toml"
-    assert missing(stored) == [], f"registered, but not in the stored result; {how}"
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_every_registered_rule_is_in_the_league_on_every_task(name):
+    where = f"book/runs/{name}"
+    how = f"move {where}/results.csv away and: python -m lib.runs run {where}.toml"
+    found = missing(runs.load(name), list(SCRIPTS[name].TASKS))
+    assert found == [], f"registered, but not in the stored result; {how}"
+
+
+def test_mnist_is_run_by_the_leagues_own_code():
+    mnist = SCRIPTS["league-mnist"]
+    assert list(mnist.TASKS) == ["mnist"] and TASKS == ["digits", "mnist1d", "robot_arm"]
+    for name in ("job", "plan", "build", "same"):
+        assert getattr(mnist, name).__code__ == getattr(LEAGUE, name).__code__
+    for name in ("COLUMNS", "KEY", "RATES", "TUNING", "SEEDS"):
+        assert getattr(mnist, name) == getattr(LEAGUE, name)
 
 
 @pytest.mark.parametrize("head", ["test error", "price"])
@@ -87,8 +106,9 @@ def test_a_new_rule_with_an_option_of_its_own_says_where_to_give_it(monkeypatch)
         asked()
 
 
-def test_the_stored_rows_are_those_of_the_plan(stored):
+def test_the_stored_rows_are_those_of_the_plan(each):
     """Seven rates for everybody, the best of them tested, five seeds each."""
+    script, stored = each
     tuned, tested = {}, {}
     for row in stored.rows:
         who = row["task"], row["rule"], row["net"]
@@ -100,21 +120,21 @@ def test_the_stored_rows_are_those_of_the_plan(stored):
             tested.setdefault(who, []).append((float(row["lr"]), row["seed"]))
     assert set(tuned) == set(tested)
     for who, rates in tuned.items():
-        assert sorted(rates) == sorted(LEAGUE.RATES), who
+        assert sorted(rates) == sorted(script.RATES), who
         best = min(sorted(rates), key=lambda lr, rates=rates: np.mean(rates[lr]))
-        assert tested[who] == [(best, str(seed)) for seed in LEAGUE.SEEDS], who
+        assert tested[who] == [(best, str(seed)) for seed in script.SEEDS], who
 
 
-def test_equal_seeds_had_equal_initial_weights(stored):
+def test_equal_seeds_had_equal_initial_weights(each):
     """Stored fingerprints, over all rules; and they are those of the nets made now."""
-    found = {}
+    (script, stored), found = each, {}
     for row in stored.rows:
         if row["weights"] and row["stage"] == "test":
             found.setdefault((row["task"], row["net"], row["seed"]), set()).add(row["weights"])
     assert [key for key, prints in found.items() if len(prints) > 1] == []
     assert len({next(iter(prints)) for prints in found.values()}) == len(found)
     for (task, kind, seed), prints in found.items():
-        net, _ = LEAGUE.build(task, "backprop", kind, int(seed))
+        net, _ = script.build(task, "backprop", kind, int(seed))
         assert {nets.fingerprint(net)} == prints
 
 
