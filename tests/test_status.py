@@ -38,8 +38,10 @@ def test_rows_of_published_numbers_are_counted_once_each():
 def test_planted_bugs_are_counted(tmp_path):
     file = tmp_path / "mutants.csv"
     assert "No bugs were planted yet" in status.mutants(file)
-    file.write_text("planted bug,in,noticed by\nx,lib/a.py,tests/a.py::t\ny,lib/a.py,survived\n")
+    file.write_text("planted bug,in,noticed by\nx,lib/a.py,tests/a.py::t\ny,lib/a.py,survived\n"
+                    "z,lib/a.py,not run yet\n")  # fmt: skip
     assert "Of 2 planted bugs, 1 (50 %) were noticed" in status.mutants(file)
+    assert "1 more are listed and not yet planted" in status.mutants(file)
 
 
 def test_survivors_are_listed_with_their_reason():
@@ -51,7 +53,11 @@ def test_survivors_are_listed_with_their_reason():
     assert "**1 of 2 were noticed.**" in text and "- y: it changes nothing" in text
     assert "| x | `lib/a.py` | `test_a.py`: test two words |" in text
     assert "| in the library | 1 |" in text and "| in a chapter | 1 |" in text
-    assert "None survived" in status.planted(rows[:1], [])
+    assert "None survived.\n" in status.planted(rows[:1], [])
+    waits = {"planted bug": "z", "in": "lib/a.py", "noticed by": "not run yet"}
+    text = status.planted([rows[0], waits], [])
+    assert "**1 of 1 were noticed.** The list has 1 more, not yet planted. None survived.\n" in text
+    assert "| z |" not in text
     assert "No bugs were planted yet" in status.planted([], [])
 
 

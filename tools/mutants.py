@@ -158,13 +158,15 @@ def run(where: Path, checks: list[str]) -> str | None:
     raise RuntimeError(f"the checks {checks} did not run ({child.exitcode}):\n{text}")
 
 
-def store(rows: dict[str, dict[str, str]], names: list[str]) -> None:
-    """Write the rows of the bugs that there are, in their order."""
+def store(rows: dict[str, dict[str, str]], every: list[dict]) -> None:
+    """Write a row for each bug there is, in their order; what was never planted says so."""
     beside = TABLE.with_suffix(".tmp")
     with beside.open("w", newline="", encoding="utf8") as out:
         writer = csv.DictWriter(out, HEAD, lineterminator="\n")
         writer.writeheader()
-        writer.writerows(rows[name] for name in names if name in rows)
+        for bug in every:
+            waits = dict(zip(HEAD, (bug["name"], bug["at"], "not run yet"), strict=True))
+            writer.writerow(rows.get(bug["name"], waits))
     os.replace(beside, TABLE)
 
 
@@ -196,7 +198,7 @@ def main(words: list[str]) -> int:
             print(f"{'killed' if failed else 'SURVIVED':9} {took:4.0f} s {bug['name']}", flush=True)
             row = (bug["name"], bug["at"], failed or "survived")
             rows[bug["name"]] = dict(zip(HEAD, row, strict=True))
-            store(rows, [b["name"] for b in every])
+            store(rows, every)
     killed = sum(rows[b["name"]]["noticed by"] != "survived" for b in chosen)
     print(f"{killed} of {len(chosen)} killed")
     return 0 if killed >= 0.9 * len(chosen) else 1
