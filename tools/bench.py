@@ -98,9 +98,10 @@ def every_rule(rng: np.random.Generator) -> None:
         steps[name] = partial(rule, net, x, y)
     title = "784-500-500-500-10 sigmoid, batch 32, one thread"
     found = report(title, steps, "backprop", n=32, repeats=40)
-    record("Backprop to autograd, 784–500–500–500–10", 1 / found["autograd"], "at most 1.2")
+    record("Backprop to autograd, 784–500–500–500–10", 1 / found["autograd"], "at most 1.15")
     for name in ("feedback alignment", "direct feedback", "kolen-pollack"):
-        record(f"{name} to Backprop, the same net", found[name], "at most 1.2")
+        bar = "at most 1.35" if name == "kolen-pollack" else "at most 1.2"
+        record(f"{name} to Backprop, the same net", found[name], bar)
 
 
 def population(rng: np.random.Generator, activation: str) -> None:
@@ -142,7 +143,7 @@ def population(rng: np.random.Generator, activation: str) -> None:
         both = {**once, "loop": lambda: loop(fixed)}
         found = report(f"{title}: the losses", both, "one pass", repeats=60)
         what = f"64 pairs of an evolution strategy in a loop to one pass, {activation}"
-        record(what, found["loop"], "at least 2")
+        record(what, found["loop"], "at least 5")
         report(f"{title}: the whole step, draws too", step, "EvolutionStrategy", repeats=60)
 
 
