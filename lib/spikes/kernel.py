@@ -153,14 +153,15 @@ def two_compartments(cells, first, last, p, hot, soma, dendrite):
         x, fired = cells[b * BLOCK : b * BLOCK + BLOCK], np.int32(0)
         if p[27] > ZERO:
             inject(x)
+        for k in range(LANES):  # apart, or each cell's long wait for e^x would hold up the next
+            a = (half - (x[V_D + k] + same_d + dendrite)) * steep
+            a = a if a < LIMIT else LIMIT
+            a = a if a > -LIMIT else -LIMIT
+            x[BURST + k] = ONE / (ONE + exp32(a))
         for k in range(LANES):
             v, d = x[V_S + k] + same_s + soma, x[V_D + k] + same_d + dendrite
             ge, gi, he, hi = x[GE_S + k], x[GI_S + k], x[GE_D + k], x[GI_D + k]
-            w, th, left = x[W_D + k], x[TH + k], x[TIMER + k]
-            a = (half - d) * steep
-            a = a if a < LIMIT else LIMIT
-            a = a if a > -LIMIT else -LIMIT
-            f = ONE / (ONE + exp32(a))
+            w, th, left, f = x[W_D + k], x[TH + k], x[TIMER + k], x[BURST + k]
             pull = d + by_soma * (v - d)
             back = echo if left > ZERO else ZERO
             new_v = v + leak_s * (rest - v + ge * (e_exc - v) + gi * (e_inh - v))
@@ -261,16 +262,6 @@ def inject(x):
         x[V_D + k] += x[I_D + k]
 
 
-@njit(inline="always")
-def fires(x, k, kind):
-    """What a cell of a block does in this step: 0 nothing, 1 an event, 2 the second of a burst."""
-    if kind == ADEX:
-        return 1 if x[BURST + k] == ONE else 0
-    if x[V_S + k] > x[TH + k] and (kind == TWO or x[TIMER + k] == ZERO):
-        return 1
-    return 2 if kind == POISSON_BURST and x[BURST + k] == ONE else 0
-
-
 @njit(error_model="numpy")
 def fire(x, cell, q, kind, what, p, random):
     """A pyramidal cell's spike: reset, adaptation, threshold; draw the second spike of a burst."""
@@ -295,18 +286,26 @@ def fire(x, cell, q, kind, what, p, random):
 
 @njit(error_model="numpy")
 def spikes(cells, hot, first, last, n, q, kind, p, random, out):
-    """Find who fired in the blocks first ... last - 1, let them, list them in ``out``."""
+    """Find who fired in the blocks first ... last - 1, let them, list them in ``out``.
+
+    ``what`` a cell does: 0 nothing, 1 an event or a spike, 2 the second of a burst.
+    """
     count = 0
     for b in range(first, last):
         if hot[b] == 0:
             continue
-        x = cells[b * BLOCK : b * BLOCK + BLOCK]
-        for k in range(LANES):
-            cell = (b - first) * LANES + k
-            what = fires(x, k, kind)
-            if what > 0 and cell < n:  # the last block is filled up with silent cells
+        x, behind = cells[b * BLOCK : b * BLOCK + BLOCK], (b - first) * LANES
+        for k in range(min(LANES, n - behind)):  # the last block is filled up with silent cells
+            what = 0
+            if kind == ADEX:
+                what = 1 if x[BURST + k] == ONE else 0
+            elif x[V_S + k] > x[TH + k] and (kind == TWO or x[TIMER + k] == ZERO):
+                what = 1
+            elif kind == POISSON_BURST and x[BURST + k] == ONE:
+                what = 2
+            if what > 0:
                 fire(x, k, q, kind, what, p, random)
-                out[count] = cell
+                out[count] = behind + k
                 count += 1
     return count
 
