@@ -2,6 +2,7 @@
 
 python -m tools.mutants            all of tools/mutants.toml; writes book/appendix/mutants.csv
 python -m tools.mutants softmax    only those with "softmax" in their name; puts their rows there
+python -m tools.mutants --waiting  only those that were not planted yet
 
 A check is a test ("tests/test_nets.py", "tests/test_nets.py::test_conv_maps_by_hand") or a claim of
 a chapter ("backprop/credit::credit.xor-solved"): the chapter then runs from its start to the cell
@@ -34,6 +35,7 @@ from tools import notebooks
 ROOT = Path(__file__).resolve().parents[1]
 LIST, TABLE = ROOT / "tools/mutants.toml", ROOT / "book/appendix/mutants.csv"
 HEAD = ("planted bug", "in", "noticed by")
+WAITS = "not run yet"  # in place of what noticed a bug
 LONGEST = 300, 1800  # seconds of processor and by the clock; a check that hangs has noticed
 HEAVY = "torch numba scipy.stats sklearn.datasets hypothesis nbval.plugin matplotlib.pyplot"
 NBVAL = ("-p", "nbval.plugin", "--nbval", "--nbval-current-env", "--nbval-cell-timeout", "300")
@@ -165,7 +167,7 @@ def store(rows: dict[str, dict[str, str]], every: list[dict]) -> None:
         writer = csv.DictWriter(out, HEAD, lineterminator="\n")
         writer.writeheader()
         for bug in every:
-            waits = dict(zip(HEAD, (bug["name"], bug["at"], "not run yet"), strict=True))
+            waits = dict(zip(HEAD, (bug["name"], bug["at"], WAITS), strict=True))
             writer.writerow(rows.get(bug["name"], waits))
     os.replace(beside, TABLE)
 
@@ -174,8 +176,11 @@ def main(words: list[str]) -> int:
     for name in HEAVY.split():
         importlib.import_module(name)  # once, for all forks
     every = bugs()
-    chosen = [b for b in every if all(w in b["name"] for w in words)]
     rows = table()
+    waiting = {name for name, row in rows.items() if row["noticed by"] == WAITS}
+    chosen = [b for b in every if all(w in b["name"] for w in words)]
+    if words == ["--waiting"]:
+        chosen = [b for b in every if b["name"] in waiting or b["name"] not in rows]
     with tempfile.TemporaryDirectory() as folder:
         where = Path(folder).resolve()
         copy(where)
