@@ -13,9 +13,12 @@ import tempfile
 import time
 from collections.abc import Callable
 
+import numpy as np
+
 from lib.spikes import networks
 from lib.spikes.circuit import Circuit
 from lib.spikes.neuron import BurstPoisson
+from lib.spikes.plasticity import PROTOCOL, Averages, burst_poisson, impose, periodic, poisson
 from tools.bars import record
 
 COLD = """
@@ -49,6 +52,22 @@ def row(
     print(f"{name:44} {seconds:7.2f} {then}", flush=True)
 
 
+def protocols(realisations: int = 20) -> None:
+    """All points of Fig. 2b-d: 100 frequencies; 10 rates, 10 probabilities, two curves each."""
+    for frequency in range(1, 101):
+        periodic(float(frequency))
+    rng, p = np.random.default_rng(1), np.arange(0, 0.5, 0.05)
+    for start, trains in [
+        *((Averages(5.0, 5 * p0), (poisson(r, 100.0, rng=rng) for r in np.linspace(1, 50, 10)))
+          for p0 in (0.3, 0.5) for _ in range(realisations)),
+        *((Averages(e, 0.2 * e), np.reshape(
+            np.array(burst_poisson(e, np.repeat(p, 2), 100.0, rng=rng), dtype=object), (-1, 2)))
+          for e in (5.0, 10.0) for _ in range(realisations)),
+    ]:  # fmt: skip
+        for pre, post in trains:
+            impose(pre, post, PROTOCOL, duration=100.0, averages=start)
+
+
 def loaded(n: int) -> Circuit:
     """An XOR-like pair of n neurons each: noise on four receptors, 100 plastic inputs each."""
     c = Circuit(seed=1)
@@ -73,6 +92,8 @@ def main() -> None:
     networks.xor(1, networks.XorPlan(n=100, average=0.1, example=0.4))  # compiled, or loaded
 
     print(f"{'CPU seconds, one thread':44} {'here':>7} {'C++':>7}  ratio")
+    protocols(1)
+    row("Fig. 2b-d, all points, 20 realisations", cpu(protocols), 222.0, 2.0)
     net = networks.xor(1)
     list(networks.train_xor(net, 1))
     row("XOR, one example of 8 s", cpu(lambda: list(networks.train_xor(net, 4))) / 4, 2.9, 0.6)
