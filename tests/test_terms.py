@@ -81,3 +81,21 @@ def test_a_page_links_each_term_once_where_it_is_first_said(site):
                     new = {meant[m[1].lower()] for m in found.finditer(text)} - set(said)
                     assert not new, f"{name}: {new} said before its link"
         assert len(said) == len(set(said)) > 5, name
+
+
+@pytest.mark.book
+def test_the_index_names_the_chapters_that_say_a_term_and_where(site):
+    """Exactly those that link it, in their order, by the number in their title."""
+    said, index = {}, BeautifulSoup((site / "genindex.html").read_text("utf8"), "html.parser")
+    for name in notebooks.chapters():
+        page = BeautifulSoup((site / "book" / f"{name}.html").read_text("utf8"), "html.parser")
+        number = page.select_one("nav.bd-links li.current.active > a").get_text().split(".")[0]
+        for link in page.select("article a.term"):
+            there = f"book/{name}.html#{link['id']}"
+            assert link["id"] == link["href"].split("#")[1].replace("term", "first", 1)
+            said.setdefault(link["href"].split("#")[1], []).append((int(number), there))
+    assert len(said) >= 50 and max(len(where) for where in said.values()) > 5
+    for term, where in said.items():
+        entry = index.select_one(f'a[href="book/appendix/glossary.html#{term}"]').parent
+        found = [(int(a.string), a["href"]) for a in entry.select("a[title]")]
+        assert found == sorted(where), term

@@ -1,6 +1,6 @@
 """Glossary terms link themselves: the first mention in each chapter leads to its definition.
 
-A term's entry may name other forms of the word: ``:forms: bursts, bursting`` as the last line of
+The index leads back: under each term, the chapters that say it. A term's entry may name other forms of the word: ``:forms: bursts, bursting`` as the last line of
 its definition (it is taken out). Titles, links, code, tables, captions and exercises stay as
 they are.
 """
@@ -8,15 +8,18 @@ they are.
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from pathlib import Path
 
 from docutils import nodes
+from markupsafe import Markup
 from sphinx import addnodes
 from sphinx.application import Sphinx
 from sphinx.transforms.post_transforms import SphinxPostTransform
 
 GLOSSARY = "book/appendix/glossary"
 FORMS = re.compile(r"^ +:forms: *(.+)\n", re.MULTILINE)
+FIRST = re.compile(r'id="first-([^"]+)"')
 ENTRY = re.compile(r"^(\w.*)\n(?=  \S)", re.MULTILINE)
 CLOSED = (
     nodes.title, nodes.reference, nodes.literal, nodes.literal_block, nodes.table, nodes.caption,
@@ -80,6 +83,7 @@ class LinkTerms(SphinxPostTransform):
         there = self.app.builder.get_relative_uri(self.env.docname, page)
         link = nodes.reference("", shown, internal=True, refuri=f"{there}#{label}")
         link["classes"].append("term")
+        link["ids"].append(label.replace("term", "first", 1))
         return link
 
 
@@ -93,8 +97,32 @@ def hide_forms(app: Sphinx, docname: str, source: list[str]) -> None:
         source[0] = FORMS.sub("", source[0])
 
 
+def index(app: Sphinx, page: str, template: str, context: dict, doctree: object) -> None:
+    """Each term's entry in the index names the chapters that say it; a number leads to the place.
+
+    Read from the written pages, most of which a second build leaves alone.
+    """
+    if page != "genindex" or "genindexentries" not in context:
+        return
+    said: dict[str, list[Markup]] = defaultdict(list)
+    numbers = {name: n[""] for name, n in app.env.toc_secnumbers.items() if n.get("")}
+    for name, number in sorted(numbers.items(), key=lambda item: item[1]):
+        there, title = app.builder.get_relative_uri(page, name), app.env.titles[name].astext()
+        link = Markup('<a href="{}#first-{}" title="{}">{}</a>')
+        written = Path(app.builder.get_outfilename(name)).read_text(encoding="utf8")
+        for term in FIRST.findall(written):
+            said[term].append(link.format(there, term, title, number[0]))
+    for _, found in context["genindexentries"]:
+        for _, (links, below, _) in found:
+            for _, uri in links:
+                if (term := uri.partition(f"{GLOSSARY}.html#term-")[2]) in said:
+                    word = Markup("chapter " if len(said[term]) == 1 else "chapters ")
+                    below.insert(0, (word + Markup(", ").join(said[term]), []))
+
+
 def setup(app: Sphinx) -> dict[str, object]:
     app.connect("builder-inited", read)
     app.connect("source-read", hide_forms)
+    app.connect("html-page-context", index)
     app.add_post_transform(LinkTerms)
     return {"parallel_read_safe": True, "parallel_write_safe": True, "version": "1"}
