@@ -1,8 +1,8 @@
 """Glossary terms link themselves: the first mention in each chapter leads to its definition.
 
-The index leads back: under each term, the chapters that say it. A term's entry may name other forms of the word: ``:forms: bursts, bursting`` as the last line of
-its definition (it is taken out). Titles, links, code, tables, captions and exercises stay as
-they are.
+The index leads back: under each term, the chapters that say it. A term's entry may name other
+forms of the word: ``:forms: bursts, bursting`` as the last line of its definition (it is taken
+out). Titles, links, code, tables, captions and exercises stay as they are.
 """
 
 from __future__ import annotations
