@@ -72,7 +72,7 @@ def job(task, rate, seed):
         f.write(json.dumps([task, rate, seed]) + "\\n")
     return {"score": seed * rate / 3}
 def plan(get):
-    for task in "ab":
+    for task in "ba":
         best = max((0.1, 0.3), key=lambda rate: float(get(task, rate, 1)["score"]))
         for seed in (2, 3, 4):
             get(task, best, seed)
@@ -686,7 +686,7 @@ def test_a_script_s_rows_are_stored_in_the_plan_s_order(tmp_path):
     found = [(r["task"], r["rate"], r["seed"], r["score"]) for r in rows(path)]
     part = [("0.1", "1", "0.0333333"), ("0.3", "1", "0.1")]
     part += [("0.3", "2", "0.2"), ("0.3", "3", "0.3"), ("0.3", "4", "0.4")]
-    assert found == [(task, *row) for task in "ab" for row in part]
+    assert found == [(task, *row) for task in "ba" for row in part]
     made = runs.load(path).provenance
     assert made["script_sha256"] == store.sha256((tmp_path / "jobs" / "run.py").read_bytes())
     assert runs.script(path).KEY == 3
@@ -719,7 +719,7 @@ def test_a_script_changed_on_the_way_is_refused(tmp_path, monkeypatch):
     [
         ("KEY = 3", "", "defines COLUMNS, KEY, job and plan; KEY is missing"),
         ('{"score"', '{"scores"', r"job gave \['seconds', 'task', 'rate', 'seed', 'scores'\]"),
-        ("get(task, best, seed)", "get(task, best)", r"a key has 3 parts, found \('a', 0.3\)"),
+        ("get(task, best, seed)", "get(task, best)", r"a key has 3 parts, found \('b', 0.3\)"),
     ],
 )
 def test_a_script_that_does_not_fit_is_named(tmp_path, old, new, words):
@@ -853,7 +853,7 @@ def test_verify_of_a_script_recomputes_rows_and_walks_the_plan(tmp_path):
     (path.with_suffix("") / "results.csv").write_bytes(right)
     tamper(path, lambda rows: rows[:-1])
     assert compare.verify(path) == (
-        "differs", "the plan asks for ('b', '0.3', '4'), which is not stored"
+        "differs", "the plan asks for ('a', '0.3', '4'), which is not stored"
     )  # fmt: skip
     (path.with_suffix("") / "results.csv").write_bytes(right)
     tamper(path, lambda rows: [*rows, rows[-1] | {"seed": "9"}])
