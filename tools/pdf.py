@@ -253,8 +253,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise FileNotFoundError(f"no built book in {a.site}: make site builds it")
         config = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf8"))
         toc = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf8"))
+        where = found_browser()
         with sync_playwright() as p:
-            browser = p.chromium.launch(executable_path=found_browser(), args=ARGS)
+            browser = p.chromium.launch(executable_path=where, args=ARGS)
             made = book(a.site, toc, config["title"], config["author"], browser, progress=True)
             browser.close()
     except ModuleNotFoundError as e:
