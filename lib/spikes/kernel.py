@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numba import njit
-from numba.core import cgutils, types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 LANES = 64
@@ -153,7 +153,7 @@ def two_compartments(cells, first, last, p, hot, soma, dendrite):
         x, fired = cells[b * BLOCK : b * BLOCK + BLOCK], np.int32(0)
         if p[27] > ZERO:
             inject(x)
-        for k in range(LANES):  # apart, or each cell's long wait for e^x would hold up the next
+        for k in range(LANES):  # apart, or one cell's wait for e^x holds up the next; a free row
             a = (half - (x[V_D + k] + same_d + dendrite)) * steep
             a = a if a < LIMIT else LIMIT
             a = a if a > -LIMIT else -LIMIT
@@ -439,84 +439,41 @@ def average(fired, kinds, event_sum, burst_sum, spike_sum, grow, slow):
 
 
 @intrinsic
-def lent(context, array):
-    """The same array without its owner: each slice would count its users, a third of all time."""
-    if not isinstance(array, types.Array):
-        raise TypeError(f"expected an array, found {array}")
+def lent(context, state):
+    """The same arrays without their owners: each slice would count its users, a third of all time.
+
+    Safe while the caller holds the state, as it does until `advance` returns.
+    """
 
     def code(context, builder, signature, args):
-        view = context.make_array(array)(context, builder, args[0])
-        view.meminfo = cgutils.get_null_value(view.meminfo.type)
-        view.parent = cgutils.get_null_value(view.parent.type)
-        return view._getvalue()
+        views = []
+        for k, kind in enumerate(state.types):
+            view = context.make_array(kind)(context, builder, builder.extract_value(args[0], k))
+            view.meminfo = cgutils.get_null_value(view.meminfo.type)
+            view.parent = cgutils.get_null_value(view.parent.type)
+            views.append(view._getvalue())
+        return context.make_tuple(builder, state, views)
 
-    return array(array), code
+    return state(state), code
 
 
 @njit(cache=True, error_model="numpy")
-def advance(s, start, steps):
+def advance(state, start, steps):
     """Run ``steps`` steps from step number ``start``. Order within a step: membranes and spikes,
     connections in the order they were made, noise, averages; what arrives now acts next step."""
-    cells, kind, first, block, size, factor = (
-        lent(s.cells),
-        lent(s.kind),
-        lent(s.first),
-        lent(s.block),
-        lent(s.size),
-        lent(s.factor),
-    )
-    ring_count, ring_cell, ring_kind, link = (
-        lent(s.ring_count),
-        lent(s.ring_cell),
-        lent(s.ring_kind),
-        lent(s.link),
-    )
-    drive, course, chance, random, hot = (
-        lent(s.drive),
-        lent(s.course),
-        lent(s.chance),
-        lent(s.random),
-        lent(s.hot),
-    )
-    cut, other, z, z_step, in_burst, clock = (
-        lent(s.cut),
-        lent(s.other),
-        lent(s.z),
-        lent(s.z_step),
-        lent(s.in_burst),
-        lent(s.clock),
-    )
-    count, shown, raster, raster_n, tau = (
-        lent(s.count),
-        lent(s.shown),
-        lent(s.raster),
-        lent(s.raster_n),
-        lent(s.tau),
-    )
-    event_sum, burst_sum, spike_sum = lent(s.event_sum), lent(s.burst_sum), lent(s.spike_sum)
-    noise, noise_weight, probe, seen = (
-        lent(s.noise),
-        lent(s.noise_weight),
-        lent(s.probe),
-        lent(s.seen),
-    )
-    weight, pointer, target, rules, rule_first = (
-        lent(s.weight),
-        lent(s.pointer),
-        lent(s.target),
-        lent(s.rule),
-        lent(s.rule_first),
-    )
+    s = lent(state)
+    cells, kind, first, block, size, factor = s.cells, s.kind, s.first, s.block, s.size, s.factor
+    ring_count, ring_cell, ring_kind, link = s.ring_count, s.ring_cell, s.ring_kind, s.link
+    drive, course, chance, random, hot = s.drive, s.course, s.chance, s.random, s.hot
+    cut, other, z, z_step, in_burst, clock = s.cut, s.other, s.z, s.z_step, s.in_burst, s.clock
+    count, shown, raster, raster_n, tau = s.count, s.shown, s.raster, s.raster_n, s.tau
+    event_sum, burst_sum, spike_sum = s.event_sum, s.burst_sum, s.spike_sum
+    noise, noise_weight, probe, seen = s.noise, s.noise_weight, s.probe, s.seen
+    weight, pointer, target, rules, rule_first = s.weight, s.pointer, s.target, s.rule, s.rule_first
     short, short_first, u, x, u_step, amplitude = (
-        lent(s.short), lent(s.short_first), lent(s.u), lent(s.x), lent(s.u_step), lent(s.amplitude)
+        s.short, s.short_first, s.u, s.x, s.u_step, s.amplitude
     )  # fmt: skip
-    w, trace, in_pointer, in_cell, in_place = (
-        lent(s.w),
-        lent(s.trace),
-        lent(s.in_pointer),
-        lent(s.in_cell),
-        lent(s.in_place),
-    )
+    w, trace, in_pointer, in_cell, in_place = s.w, s.trace, s.in_pointer, s.in_cell, s.in_place
     slots, populations, dt, base = ring_count.shape[0], len(kind), clock[0], s.base[0]
     no_sizes = amplitude[0, :0]
     for at in range(steps):
