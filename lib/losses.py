@@ -36,13 +36,14 @@ def as_targets(y: Tensor, out: Tensor) -> Tensor:
     n, k = out.shape[-2:]
     whole = not y.is_floating_point()
     if whole and tuple(y.shape) == (n,):
-        if n and (int(y.min()) < 0 or int(y.max()) >= k):
+        try:
+            return out.new_zeros(n, k).scatter_(1, y.long()[:, None], 1)
+        except RuntimeError:  # torch checks each number anyway
             raise ValueError(
                 f"expected class numbers from 0 to {k - 1} for {k} outputs, "
                 f"found {int(y.min())} to {int(y.max())}; build the net with one output per class, "
                 "or give 0/1 targets of shape (n, 1) to a single output"
-            )
-        return F.one_hot(y.long(), k).to(out.dtype)
+            ) from None
     if y.shape != (n, k):
         raise ValueError(
             f"expected targets of shape {(n, k)}, or {(n,)} whole class numbers, "

@@ -33,7 +33,7 @@ ACTIVATIONS: dict[str, Activation] = {
     act.name: act
     for act in (
         Activation("linear", lambda a: a, lambda a, f: torch.ones_like(a)),
-        Activation("relu", torch.relu, lambda a, f: (a > 0).to(a.dtype)),
+        Activation("relu", torch.relu, lambda a, f: f.sign()),
         Activation("sigmoid", torch.sigmoid, lambda a, f: f * (1 - f)),
         Activation("tanh", torch.tanh, lambda a, f: 1 - f * f),
         Activation("softmax", lambda a: torch.softmax(a, dim=-1), _softmax_has_no_slope),
@@ -41,6 +41,22 @@ ACTIVATIONS: dict[str, Activation] = {
 }
 HIDDEN = ("relu", "signed_relu", "sigmoid", "tanh", "linear")
 OUTPUT = ("linear", "sigmoid", "softmax", "tanh", "relu")
+
+
+class Own:
+    """A module's own part, found at once: torch takes a long detour, and every step asks often."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, module: nn.Module, owner: type | None = None) -> Tensor:
+        try:
+            return module.__dict__[self.kind][self.name]
+        except KeyError:
+            raise AttributeError(self.name) from None
 
 
 class Layer(nn.Module):
@@ -53,9 +69,9 @@ class Layer(nn.Module):
     Departs: nothing.
     """
 
-    weight: nn.Parameter
-    bias: nn.Parameter
-    sign: Tensor | None
+    weight = Own("_parameters")
+    bias = Own("_parameters")
+    sign = Own("_buffers")
 
     def __init__(
         self,
@@ -204,11 +220,22 @@ class Trace:
 Fire = Callable[[int, Tensor], tuple[Tensor, Tensor]]
 
 
+class Stack(nn.ModuleList):
+    """Layers in order; one is found without torch's detour over its number's name."""
+
+    def __getitem__(self, index):
+        if isinstance(index, slice):
+            return super().__getitem__(index)
+        return tuple(self._modules.values())[index]
+
+
 class Net(nn.Module):
     """A stack of layers. ``net(x)`` answers, ``net.trace(x)`` also keeps what happened inside.
 
     Raises ValueError where a layer does not fit the one below, or a skip its two ends.
     """
+
+    layers = Own("_modules")
 
     def __init__(self, layers: Sequence[Layer]) -> None:
         super().__init__()
@@ -232,7 +259,7 @@ class Net(nn.Module):
                     f"layer {index} cannot add its {layer.n_out} numbers to the {sizes[start]} "
                     f"found {layer.skip} layers before: a skip joins dense layers of one size"
                 )
-        self.layers = nn.ModuleList(layers)
+        self.layers = Stack(layers)
 
     @property
     def output(self) -> str:
@@ -261,15 +288,15 @@ class Net(nn.Module):
 
     def _check(self, x: Tensor) -> None:
         first = self.layers[0]
-        wanted, fits = f"(n, {first.n_in})", x.dim() > 1 and x.shape[1:].numel() == first.n_in
-        if isinstance(first, Conv):
-            wanted += f" or (n, {', '.join(map(str, first.in_shape))})"
-            if fits and x.dim() > 2:  # channels first; an axis of length 1 may be left out
-                fits = [s for s in x.shape[1:] if s > 1] == [s for s in first.in_shape if s > 1]
+        fits = x.dim() > 1 and x.shape[1:].numel() == first.n_in
+        if fits and x.dim() > 2 and isinstance(first, Conv):
+            # channels first; an axis of length 1 may be left out
+            fits = [s for s in x.shape[1:] if s > 1] == [s for s in first.in_shape if s > 1]
         if not fits:
+            image = isinstance(first, Conv) and f" or (n, {', '.join(map(str, first.in_shape))})"
             raise ValueError(
-                f"expected a batch of shape {wanted} for this net, found {tuple(x.shape)}; "
-                "add the batch axis, or build the net for this input"
+                f"expected a batch of shape (n, {first.n_in}){image or ''} for this net, found "
+                f"{tuple(x.shape)}; add the batch axis, or build the net for this input"
             )
         if x.dtype != first.weight.dtype:
             raise ValueError(
