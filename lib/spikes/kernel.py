@@ -12,7 +12,7 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
+from numba import njit, void
 from numba.core import cgutils
 from numba.extending import intrinsic
 
@@ -141,9 +141,24 @@ def leap(at, state, cut, other):
             return at, state
 
 
+@intrinsic
+def widest(context):
+    """Let loops use the widest vectors there are: LLVM holds back from 512 bits unless asked.
+
+    The same numbers, as each cell's arithmetic keeps its order.
+    """
+
+    def code(context, builder, signature, args):
+        set.add(builder.function.attributes, '"prefer-vector-width"="512"')
+        return context.get_dummy_value()
+
+    return void(), code
+
+
 @njit(error_model="numpy")
 def two_compartments(cells, first, last, p, hot, soma, dendrite):
     """One step of every `TwoCompartment` neuron in the blocks first ... last - 1."""
+    widest()
     leak_s, leak_d, rest = p[0], p[1], p[2]
     adapt, plateau_s, plateau_d, restore, echo = p[3], p[4], p[5], p[6], p[7]
     fall_ws, rise_wd, fall_th, th_0 = p[8], p[9], p[10], p[11]
@@ -182,6 +197,7 @@ def two_compartments(cells, first, last, p, hot, soma, dendrite):
 @njit(error_model="numpy")
 def burst_poisson(cells, first, last, p, hot, soma, dendrite):
     """One step of every `BurstPoisson` neuron: no coupling, a clock for the second spike."""
+    widest()
     leak_s, leak_d, rest, adapt, restore = p[0], p[1], p[2], p[3], p[6]
     fall_ws, rise_wd, fall_th, th_0 = p[8], p[9], p[10], p[11]
     keep_e, keep_i, e_exc, e_inh, by_soma = p[14], p[15], p[16], p[17], p[18]
@@ -217,6 +233,7 @@ def burst_poisson(cells, first, last, p, hot, soma, dendrite):
 @njit(error_model="numpy")
 def adaptive_exponential(cells, first, last, p, hot, soma):
     """One step of every `AdaptiveExponential` neuron; e^x as (1 + x/256)^256, like the original."""
+    widest()
     leak, rest, sharp, v_t, over_sharp = p[0], p[2], p[3], p[4], p[5]
     rise_w, a, low, high, held = p[6], p[7], p[8], p[9], p[10]
     reset, b_jump, keep_e, keep_i, e_exc, e_inh = p[11], p[12], p[14], p[15], p[16], p[17]
@@ -461,6 +478,7 @@ def lent(context, state):
 def advance(state, start, steps):
     """Run ``steps`` steps from step number ``start``. Order within a step: membranes and spikes,
     connections in the order they were made, noise, averages; what arrives now acts next step."""
+    widest()
     s = lent(state)
     cells, kind, first, block, size, factor = s.cells, s.kind, s.first, s.block, s.size, s.factor
     ring_count, ring_cell, ring_kind, link = s.ring_count, s.ring_cell, s.ring_kind, s.link

@@ -1,0 +1,33 @@
+"""lib.spikes.kernel: what the compiler makes of it; its numbers are tested through the circuits."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+COUNT = """
+from numba import float32, int64, njit, types, uint8
+from lib.spikes import kernel
+rows, flags = types.Array(float32, 1, "C"), types.Array(uint8, 1, "C")
+compiled = njit(error_model="numpy")(kernel.two_compartments.py_func)
+compiled.compile((rows, int64, int64, rows, flags, float32, float32))
+(text,) = compiled.inspect_asm().values()
+print(text.count("zmm"), text.count("ymm"))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="vectors of an x86 processor")
+def test_membranes_use_the_widest_vectors_there_are():
+    """Compiled for a server of Intel's, whatever this machine is: LLVM alone would stop at 256."""
+    features = "+avx512f,+avx512vl,+avx512dq"
+    wide = {"NUMBA_CPU_NAME": "icelake-server", "NUMBA_CPU_FEATURES": features}
+    found = subprocess.run(
+        [sys.executable, "-c", COUNT],
+        env={**os.environ, **wide},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    zmm, ymm = map(int, found.stdout.split())
+    assert zmm > 5 * ymm
