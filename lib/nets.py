@@ -43,7 +43,7 @@ HIDDEN = ("relu", "signed_relu", "sigmoid", "tanh", "linear")
 OUTPUT = ("linear", "sigmoid", "softmax", "tanh", "relu")
 
 
-class Own:
+class _Own:
     """A module's own part, found at once: torch takes a long detour, and every step asks often."""
 
     def __init__(self, kind: str) -> None:
@@ -69,9 +69,9 @@ class Layer(nn.Module):
     Departs: nothing.
     """
 
-    weight = Own("_parameters")
-    bias = Own("_parameters")
-    sign = Own("_buffers")
+    weight = _Own("_parameters")
+    bias = _Own("_parameters")
+    sign = _Own("_buffers")
 
     def __init__(
         self,
@@ -220,7 +220,7 @@ class Trace:
 Fire = Callable[[int, Tensor], tuple[Tensor, Tensor]]
 
 
-class Stack(nn.ModuleList):
+class _Stack(nn.ModuleList):
     """Layers in order; one is found without torch's detour over its number's name."""
 
     def __getitem__(self, index):
@@ -235,7 +235,7 @@ class Net(nn.Module):
     Raises ValueError where a layer does not fit the one below, or a skip its two ends.
     """
 
-    layers = Own("_modules")
+    layers = _Own("_modules")
 
     def __init__(self, layers: Sequence[Layer]) -> None:
         super().__init__()
@@ -259,7 +259,7 @@ class Net(nn.Module):
                     f"layer {index} cannot add its {layer.n_out} numbers to the {sizes[start]} "
                     f"found {layer.skip} layers before: a skip joins dense layers of one size"
                 )
-        self.layers = Stack(layers)
+        self.layers = _Stack(layers)
 
     @property
     def output(self) -> str:
