@@ -165,7 +165,7 @@ class Burstprop(BurstRule):
         for index, layer in enumerate(self.seen):
             if layer.still is not None:
                 up = (self.sign * rate * layer.u).t() @ layer.still
-                self.get_parameter(f"Z{index}").grad = up
+                getattr(self, f"Z{index}").grad = up
         return loss
 
     def credit(self, net: Net, trace: Trace, delta: Tensor) -> list[Tensor]:
