@@ -59,15 +59,16 @@ def transmit(times: np.ndarray, synapse: ShortTerm, *, start: float | None = Non
     simulator starts every synapse at 0.01.) x starts at 1. Raises ValueError for bad times.
     """
     t = checked(times)
-    u, x, last = synapse.release if start is None else start, 1.0, 0.0
+    gaps = np.diff(t, prepend=0.0)
+    rests = (np.exp(-gaps / tau).tolist() for tau in (synapse.tau_f, synapse.tau_d))
+    u, x = synapse.release if start is None else start, 1.0
     out = np.empty(len(t))
-    for k, now in enumerate(t):
-        u = synapse.release + (u - synapse.release) * np.exp(-(now - last) / synapse.tau_f)
-        x = 1 - (1 - x) * np.exp(-(now - last) / synapse.tau_d)
+    for k, (stays, tired) in enumerate(zip(*rests, strict=True)):
+        u = synapse.release + (u - synapse.release) * stays
+        x = 1 - (1 - x) * tired
         out[k] = u * x
         x -= u * x
         u += synapse.gain * (1 - u)
-        last = now
     return out
 
 
