@@ -31,20 +31,21 @@ def resolve(net: Net, loss: str | None) -> str:
 def as_targets(y: Tensor, out: Tensor) -> Tensor:
     """Targets (n, k) for the answers ``out`` (..., n, k): class numbers become one-hot rows.
 
+    In a stack of nets the targets are one (n, k) or (n,) for all, or each net's own.
     Raises ValueError where the number of rows, columns or classes does not fit.
     """
     n, k = out.shape[-2:]
     whole = not y.is_floating_point()
-    if whole and tuple(y.shape) == (n,):
+    if whole and y.shape in (out.shape[-2:-1], out.shape[:-1]):
         try:
-            return out.new_zeros(n, k).scatter_(1, y.long()[:, None], 1)
+            return out.new_zeros(*y.shape, k).scatter_(-1, y.long()[..., None], 1)
         except RuntimeError:  # torch checks each number anyway
             raise ValueError(
                 f"expected class numbers from 0 to {k - 1} for {k} outputs, "
                 f"found {int(y.min())} to {int(y.max())}; build the net with one output per class, "
                 "or give 0/1 targets of shape (n, 1) to a single output"
             ) from None
-    if y.shape != (n, k):
+    if y.shape not in (out.shape[-2:], out.shape):
         raise ValueError(
             f"expected targets of shape {(n, k)}, or {(n,)} whole class numbers, "
             f"found {tuple(y.shape)} of {y.dtype}"
@@ -93,7 +94,7 @@ def output_error(net: Net, trace: Trace, y: Tensor, loss: str) -> Tensor:
     For cross-entropy it is (y_hat - t)/n; for mse the same, pulled through the activation.
     """
     out = trace.values[-1]
-    difference = (out - _targets(net, out, y, loss)) / len(out)
+    difference = (out - _targets(net, out, y, loss)) / out.shape[-2]
     if loss == "cross_entropy":
         return difference
     return net.layers[-1].pull(difference, trace.drives[-1], trace.fired[-1])

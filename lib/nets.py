@@ -305,6 +305,64 @@ class Net(nn.Module):
             )
 
 
+class Stacked(Dense):
+    """The same layer of several nets: weight (nets, n_out, n_in), bias (nets, n_out)."""
+
+    @property
+    def n_in(self) -> int:
+        return self.weight.shape[2]
+
+    @property
+    def n_out(self) -> int:
+        return self.weight.shape[1]
+
+    def drive(self, x: Tensor) -> Tensor:
+        return torch.baddbmm(self.bias[:, None], x, self.weight.mT)
+
+    def correlate(self, error: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        return error.mT @ x, error.sum(1)
+
+
+class _Nets(Net):
+    def _check(self, x: Tensor) -> None:
+        many, _, n_in = self.layers[0].weight.shape
+        if x.dim() != 3 or len(x) != many or x.shape[2] != n_in:
+            raise ValueError(
+                f"expected a batch of shape ({many}, n, {n_in}) for {many} nets, "
+                f"found {tuple(x.shape)}; give each net its examples"
+            )
+
+
+def stack(several: Sequence[Net]) -> Net:
+    """Nets of one shape as one, which train at once: small nets spend their time on calls.
+
+    A batch is (nets, n, numbers), its targets (nets, n) or (nets, n, k), each net's own. Rules
+    that read the net's own weights only (Backprop) give each net the .grad it gets alone; the loss
+    is the mean over nets. The stack's weights are a copy.
+    Raises ValueError for no nets, nets of different shapes, or layers other than plain dense ones.
+    """
+    shapes = {
+        tuple((type(a), a.weight.shape, a.activation.name) for a in n.layers) for n in several
+    }
+    if len(shapes) != 1:
+        raise ValueError(
+            f"expected nets of one shape, found {len(shapes)} shapes; build them alike"
+        )
+    if any(type(a) is not Dense or a.skip or a.sign is not None for n in several for a in n.layers):
+        raise ValueError("expected plain dense layers, found skips, signs or kernels: train apart")
+    together = zip(*(net.layers for net in several), strict=True)
+    return _Nets(
+        [
+            Stacked(
+                torch.stack([one.weight.detach() for one in layers]),
+                torch.stack([one.bias.detach() for one in layers]),
+                layers[0].activation.name,
+            )
+            for layers in together
+        ]
+    )
+
+
 def _normal(rng: np.random.Generator, shape: Sequence[int], std: float, dtype: torch.dtype):
     return torch.from_numpy(rng.normal(0.0, std, tuple(shape))).to(dtype)
 

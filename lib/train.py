@@ -8,6 +8,7 @@ from typing import TypeVar
 
 import numpy as np
 import torch
+from torch import Tensor
 from tqdm import trange
 
 from lib import losses, measure
@@ -107,6 +108,48 @@ def fit(
         check(rows[-1]["test_loss"], epoch)
         bar.set_postfix(loss=f"{total / n:.4g}", test=f"{rows[-1]['test_error']:.4g}")
     return History(tuple(rows))
+
+
+class _Credit(torch.nn.Module):
+    """A net and its rule as one module: on a batch, it gives every parameter's .grad."""
+
+    def __init__(self, net: Net, rule: Rule) -> None:
+        super().__init__()
+        self.net, self.rule = net, rule
+
+    def forward(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
+        self.rule(self.net, x, y)
+        return {name: p.grad for name, p in self.named_parameters()}
+
+
+def side_by_side(
+    pairs: Sequence[tuple[Net, Rule]],
+) -> tuple[dict[str, Tensor], Callable[[Tensor, Tensor], dict[str, Tensor]]]:
+    """Small nets, each with its rule, as one: ``stack, credit``, so that they train at once.
+
+    ``stack``: {"net.layers.0.weight": (nets, n_out, n_in), ..., "rule.Y0": ...}, of which the nets
+    and rules given become slices: move it, and they have moved. ``credit(x, y)``, for batches
+    (nets, n, ...) and targets (nets, n, k) of numbers: every parameter's .grad, stacked likewise,
+    from the first pair's rule run once by vmap. So all rules must be of one kind and draw nothing.
+    Raises ValueError for no pairs or parameters of different shapes.
+    """
+    ones = [_Credit(*pair) for pair in pairs]
+    shapes = {tuple((name, p.shape) for name, p in one.named_parameters()) for one in ones}
+    if len(shapes) != 1:
+        raise ValueError(f"expected nets and rules of one shape, found {len(shapes)} shapes")
+    stack = {
+        name: torch.stack([one.get_parameter(name).detach() for one in ones])
+        for name, _ in ones[0].named_parameters()
+    }
+    for i, one in enumerate(ones):
+        for name, p in one.named_parameters():
+            p.data = stack[name][i]
+    fixed = {
+        name: torch.stack([dict(one.named_buffers())[name] for one in ones])
+        for name, _ in ones[0].named_buffers()
+    }
+    each = torch.vmap(lambda w, b, x, y: torch.func.functional_call(ones[0], (w, b), (x, y)))
+    return stack, lambda x, y: each(stack, fixed, x, y)
 
 
 def over_seeds(experiment: Callable[[np.random.Generator], T], seeds: Sequence[int]) -> list[T]:

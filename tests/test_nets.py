@@ -8,7 +8,7 @@ import torch
 from helpers import BUILDERS, F64, build, tensor
 from torch.nn import functional as F
 
-from lib import nets
+from lib import nets, rules
 from lib.nets import ACTIVATIONS, HIDDEN, OUTPUT, Conv, Dense, Net
 
 # Near the kink at 0 from both sides, between 0 and 1, and beyond 1 in both directions.
@@ -573,3 +573,50 @@ def test_relabelling_hidden_units_changes_no_answer():
     assert torch.allclose(net(x), before, rtol=0, atol=1e-14)
     assert torch.equal(before.sum(1).round(decimals=12), torch.ones(6, dtype=F64))
     assert torch.allclose(before, F.softmax(net.trace(x).drives[-1], dim=1))
+
+
+# ---------------------------------------------------------------- many nets at once
+
+
+def several(n=3, sizes=(6, 5, 4), **options):
+    return [
+        nets.mlp([*sizes], rng=np.random.default_rng(k), dtype=torch.float64, **options)
+        for k in range(n)
+    ]
+
+
+@pytest.mark.parametrize("output", ["softmax", "sigmoid", "linear"])
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_net_in_a_stack_gets_what_it_gets_alone(output, shared):
+    """Answers, loss and gradients, each with its own examples; targets its own or all the same."""
+    rng, three = np.random.default_rng(1), several(output=output)
+    x = torch.from_numpy(rng.normal(size=(3, 7, 6)))
+    y = torch.from_numpy(rng.integers(4, size=7 if shared else (3, 7)))
+    together = nets.stack(three)
+    loss, alone = rules.Backprop(together)(together, x, y), []
+    for k, net in enumerate(three):
+        own = y if shared else y[k]
+        torch.testing.assert_close(together(x)[k], net(x[k]), rtol=1e-13, atol=1e-14)
+        alone.append(float(rules.Backprop(net)(net, x[k], own)))
+        for p, many in zip(net.parameters(), together.parameters(), strict=True):
+            torch.testing.assert_close(many.grad[k], p.grad, rtol=1e-12, atol=1e-14)
+    assert float(loss) == pytest.approx(np.mean(alone), rel=1e-13)
+
+
+def test_a_stack_has_weights_of_its_own():
+    three = several()
+    together = nets.stack(three)
+    together.layers[0].weight.data += 1
+    moved = together.layers[0].weight[2] - three[2].layers[0].weight
+    assert float(moved.detach().min()) > 0.99
+
+
+def test_what_does_not_stack_is_refused():
+    with pytest.raises(ValueError, match="nets of one shape, found 2 shapes"):
+        nets.stack(several(2) + several(1, sizes=(6, 5, 3)))
+    with pytest.raises(ValueError, match="nets of one shape, found 0 shapes"):
+        nets.stack([])
+    with pytest.raises(ValueError, match="found skips, signs or kernels"):
+        nets.stack(several(2, activation="signed_relu"))
+    with pytest.raises(ValueError, match=r"shape \(3, n, 6\) for 3 nets, found \(7, 6\)"):
+        nets.stack(several())(torch.zeros(7, 6, dtype=torch.float64))

@@ -9,7 +9,7 @@ import pytest
 import torch
 from helpers import F64
 
-from lib import data, losses, measure, nets, train
+from lib import data, losses, measure, nets, rules, train
 from lib.rules import Backprop
 
 
@@ -323,3 +323,32 @@ def test_no_step_is_taken_from_a_loss_that_is_not_finite():
     with pytest.raises(FloatingPointError, match="the loss is nan in epoch 1"):
         fit(net, Backprop(net), made)
     assert nets.fingerprint(net) == before
+
+
+@pytest.mark.parametrize("name", ["backprop", "kolen-pollack", "burstprop"])
+def test_side_by_side_each_gets_what_it_gets_alone(name):
+    """Three nets with examples of their own; moving the stack moves them."""
+    rng, pairs = np.random.default_rng(0), []
+    for _ in range(3):
+        net = nets.mlp([6, 5, 4], activation="sigmoid", output="sigmoid", rng=rng)
+        kind = rules.get(name)
+        pairs.append((net, kind(net) if name == "backprop" else kind(net, rng=rng)))
+    x = torch.from_numpy(rng.normal(size=(3, 7, 6))).float()
+    y = torch.eye(4)[torch.from_numpy(rng.integers(4, size=(3, 7)))]
+    stack, credit = train.side_by_side(pairs)
+    found = credit(x, y)
+    assert set(found) == set(stack)
+    for k, (net, rule) in enumerate(pairs):
+        rule(net, x[k], y[k])
+        for side, module in (("net", net), ("rule", rule)):
+            for part, p in module.named_parameters():
+                torch.testing.assert_close(found[f"{side}.{part}"][k], p.grad)
+    stack["net.layers.0.bias"].fill_(7)
+    assert all((net.layers[0].bias == 7).all() for net, _ in pairs)
+
+
+def test_side_by_side_wants_one_shape():
+    sizes = ([6, 5, 4], [6, 4])
+    made = [nets.mlp(n, rng=np.random.default_rng(0)) for n in sizes]
+    with pytest.raises(ValueError, match="one shape, found 2 shapes"):
+        train.side_by_side([(net, rules.Backprop(net)) for net in made])
