@@ -212,7 +212,7 @@ def test_provenance_says_how_and_names_no_machine(done):
     assert made["rows"] == 24 and made["processes"] == 1 and made["device"] == "cpu"
     assert made["lib_sha256"] == [store.lib_sha256()]
     assert made["data_sha256"] == {"digits": store.data_sha256(data.digits())}
-    assert made["versions"]["torch"] == torch.__version__
+    assert made["versions"]["torch"].split("+")[0] == torch.__version__.split("+")[0]
     assert set(made["machine"]) == {"cpu", "threads"}
     assert os.uname().nodename not in text and str(done.parent) not in text
 
