@@ -33,6 +33,7 @@ __all__ = [
     "parity",
     "sign_agreement",
     "sign_flips",
+    "wrong",
 ]
 
 
@@ -100,7 +101,11 @@ def error_rate(net: Net, x: Tensor, y: Tensor) -> float:
     A net with one output says class 1 above 0.5.
     """
     with torch.no_grad():
-        out = net(x)
+        return wrong(net(x), y)
+
+
+def wrong(out: Tensor, y: Tensor) -> float:
+    """The share of a net's answers (n, k) that are wrong: ``error_rate`` of what it has said."""
     said = (out[:, 0] > 0.5).long() if out.shape[1] == 1 else out.argmax(1)
     return float((said != y.reshape(-1).long()).double().mean())
 

@@ -39,7 +39,7 @@ def evaluate(net: Net, rule: Rule, data: Data) -> dict[str, float]:
         trace = net.trace(data.x_test)
         loss = losses.value(net, trace, data.y_test, rule.loss)
     if data.n_classes:
-        error = measure.error_rate(net, data.x_test, data.y_test)
+        error = measure.wrong(trace.values[-1], data.y_test)
     else:
         error = measure.nmse(trace.values[-1], data.y_test)
     return {"test_loss": float(loss), "test_error": error}

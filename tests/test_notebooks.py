@@ -120,6 +120,7 @@ def test_a_dirty_notebook_is_named_with_its_cure(house, spoil, message):
     "code, message",
     [
         ("x = 1;", "trailing ';'"),
+        ('x = "$\\delta$"', "invalid escape sequence"),
         ("\n".join(f"x{i} = {i}" for i in range(30)), "longer than 25 lines"),
         ("import matplotlib.pyplot as plt\nplt.plot([1, 2])\nplt.show()", "without alt text"),
         ("import warnings\nwarnings.warn('oh')", "stderr"),

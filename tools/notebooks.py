@@ -15,6 +15,7 @@ import os
 import re
 import sys
 import time
+import warnings
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -167,12 +168,25 @@ def problems(path: Path) -> list[str]:
     return out
 
 
+def bad_escape(source: str) -> str:
+    """What Python says of a backslash that means nothing, as in "\\d"; empty if it says nothing."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        try:
+            compile(source, "cell", "exec")
+        except (SyntaxError, SyntaxWarning, DeprecationWarning) as e:
+            return str(e) if "escape" in str(e) else ""
+    return ""
+
+
 def cell_problems(cell: nbformat.NotebookNode, again: str) -> list[str]:
     """What is wrong with one code cell's source or stored outputs."""
     tags, meta = cell.metadata.get("tags", []), cell.metadata.get("mystnb", {})
     out = []
     if cell.source.rstrip().endswith(";"):
         out.append("trailing ';' (the validation ignores it): use plt.show() or _ = ...")
+    if escape := bad_escape(cell.source):
+        out.append(f'{escape}: newer Pythons print a warning; write r"..."')
     if len(cell.source.splitlines()) > 25:
         out.append("longer than 25 lines: move code to lib/, or split it")
     if set(cell.metadata) - KEEP_CELL:
