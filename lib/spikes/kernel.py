@@ -12,6 +12,7 @@ import math
 from typing import NamedTuple
 
 import numpy as np
+from llvmlite import ir
 from numba import njit, void
 from numba.core import cgutils
 from numba.extending import intrinsic
@@ -27,20 +28,21 @@ POST_EVENT, POST_BURST, PRE_EVENT, PRE_BURST, SPIKE = 1, 2, 4, 8, 16  # what a s
 TABLE = 1024  # entries of an alias table: gaps of 0 ... TABLE - 2, or "no arrival in TABLE - 1"
 
 ONE, HALF, ZERO, MINUS = (np.float32(x) for x in (1, 0.5, 0, -1))
-LOG2E, LIMIT = np.float32(1.44269504), np.float32(80)
+LOG2E, LIMIT = np.float32(1.44269504), np.float32(115)
 C1, C2, C3, C4, C5 = (
     np.float32(x) for x in (0.69314720, 0.24022651, 0.055504110, 0.0096181290, 0.0013333558)
 )
 BIAS, SHIFT = np.int32(127), np.int32(23)
 ADEX_POWER = np.float32(1 / 256)
 E_INV = math.exp(-1)
+STRIDE = np.uint64(0x9E3779B97F4A7C15)
 
 
 class State(NamedTuple):
     """Every array that the kernel reads or writes. P populations, C connections, B noise inputs."""
 
     cells: np.ndarray  # (blocks * BLOCK,) float32
-    hot: np.ndarray  # (blocks,) uint8: a cell of this block fired
+    hot: np.ndarray  # (blocks,) int32: a cell of this block fired
     kind: np.ndarray  # (P,) the model
     size: np.ndarray  # (P,) cells
     first: np.ndarray  # (P + 1,) its first cell among all cells
@@ -99,10 +101,11 @@ class State(NamedTuple):
 
 
 @njit(inline="always", error_model="numpy")
-def exp32(x):
-    """e^x of a float32 in plain arithmetic, relative error 4e-6, |x| <= 80; it vectorises."""
-    k = np.floor(x * LOG2E + HALF)
-    r = x * LOG2E - k
+def power_of_two(y):
+    """2^y of a float32 up to ``LIMIT`` in plain arithmetic, relative error 4e-6; it vectorises."""
+    k = np.floor(y + HALF)
+    r = y - k
+    k = k if k > -LIMIT else -LIMIT
     power = np.int32((np.int32(k) + BIAS) << SHIFT).view(np.float32)
     return power * (ONE + r * (C1 + r * (C2 + r * (C3 + r * (C4 + r * C5)))))
 
@@ -110,7 +113,7 @@ def exp32(x):
 @njit(inline="always")
 def bits(state):
     """The next 64 random bits and the new state: splitmix64 (Steele, Lea & Flood 2014)."""
-    state += np.uint64(0x9E3779B97F4A7C15)
+    state += STRIDE
     y = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     y = (y ^ (y >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return y ^ (y >> np.uint64(31)), state
@@ -124,18 +127,24 @@ def place(cell):
 
 
 @njit(inline="always")
-def leap(at, state, cut, other):
-    """The cell of the next arrival after cell ``at``, and the generator's new state.
+def gap(state, cut, other):
+    """Cells skipped before the next arrival, 0 ... TABLE - 1, and the generator's new state.
 
-    The cells skipped are geometric, drawn by the alias method: entry k < TABLE - 1 of the table
-    stands for k cells skipped, the last entry for TABLE - 1 cells without an arrival, draw again.
+    They are geometric, drawn by the alias method: entry k < TABLE - 1 of the table stands for k
+    cells skipped, the last entry for TABLE - 1 cells without an arrival, draw again.
     """
+    y, state = bits(state)
+    entry = y >> np.uint64(54)
+    stay, alias = np.int64(entry), np.int64(other[entry])
+    return stay if np.uint32(y & np.uint64(0xFFFFFFFF)) < cut[entry] else alias, state
+
+
+@njit(inline="always")
+def leap(at, state, cut, other):
+    """The cell of the next arrival after cell ``at``, and the generator's new state."""
     at += 1
     while True:
-        y, state = bits(state)
-        entry = y >> np.uint64(54)
-        stay, alias = np.int64(entry), np.int64(other[entry])
-        k = stay if np.uint32(y & np.uint64(0xFFFFFFFF)) < cut[entry] else alias
+        k, state = gap(state, cut, other)
         at += k
         if k < TABLE - 1:
             return at, state
@@ -163,34 +172,36 @@ def two_compartments(cells, first, last, p, hot, soma, dendrite):
     adapt, plateau_s, plateau_d, restore, echo = p[3], p[4], p[5], p[6], p[7]
     fall_ws, rise_wd, fall_th, th_0 = p[8], p[9], p[10], p[11]
     half, steep, keep_e, keep_i = p[12], p[13], p[14], p[15]
-    e_exc, e_inh, by_soma, same_s, same_d = p[16], p[17], p[18], p[25], p[26]
+    e_exc, e_inh, by_soma = p[16], p[17], p[18]
     for b in range(first, last):
         x, fired = cells[b * BLOCK : b * BLOCK + BLOCK], np.int32(0)
-        if p[27] > ZERO:
-            inject(x)
-        for k in range(LANES):  # apart, or one cell's wait for e^x holds up the next; a free row
-            a = (half - (x[V_D + k] + same_d + dendrite)) * steep
-            a = a if a < LIMIT else LIMIT
-            a = a if a > -LIMIT else -LIMIT
-            x[BURST + k] = ONE / (ONE + exp32(a))
+        for k in range(LANES):  # four loops: in one, a cell's wait for 2^y holds up the next
+            y = (half - (x[V_D + k] + dendrite)) * steep * LOG2E
+            x[BURST + k] = y if y < LIMIT else LIMIT  # a row that these cells leave free
+            x[TH + k] += fall_th * (th_0 - x[TH + k])
         for k in range(LANES):
-            v, d = x[V_S + k] + same_s + soma, x[V_D + k] + same_d + dendrite
+            x[BURST + k] = ONE + power_of_two(x[BURST + k])
+        for k in range(LANES):
+            v, d = x[V_S + k] + soma, x[V_D + k] + dendrite
             ge, gi, he, hi = x[GE_S + k], x[GI_S + k], x[GE_D + k], x[GI_D + k]
-            w, th, left, f = x[W_D + k], x[TH + k], x[TIMER + k], x[BURST + k]
+            w, left, f = x[W_D + k], x[TIMER + k], ONE / x[BURST + k]
             pull = d + by_soma * (v - d)
             back = echo if left > ZERO else ZERO
             new_v = v + leak_s * (rest - v + ge * (e_exc - v) + gi * (e_inh - v))
             new_v = new_v + adapt * x[W_S + k] + plateau_s * f
             new_d = d + leak_d * (rest - d + he * (e_exc - pull) + hi * (e_inh - pull))
             new_d = new_d + restore * w + plateau_d * f + back
-            th = th + fall_th * (th_0 - th)
-            x[V_S + k], x[V_D + k], x[TH + k] = new_v, new_d, th
+            x[V_S + k], x[V_D + k] = new_v, new_d
             x[W_S + k] = x[W_S + k] - fall_ws * x[W_S + k]
             x[W_D + k] = w + rise_wd * (new_d - rest - w)
-            x[GE_S + k], x[GI_S + k] = ge * keep_e, gi * keep_i
-            x[GE_D + k], x[GI_D + k] = he * keep_e, hi * keep_i
-            x[TIMER + k] = left - ONE if left > ONE else ZERO
-            fired = np.int32(fired | np.int32(new_v > th))
+            left = left - ONE
+            x[TIMER + k] = left if left > ZERO else ZERO
+            fired = np.int32(fired | np.int32(new_v > x[TH + k]))
+        for k in range(LANES):  # the loop above fills all registers
+            x[GE_S + k] *= keep_e
+            x[GI_S + k] *= keep_i
+            x[GE_D + k] *= keep_e
+            x[GI_D + k] *= keep_i
         hot[b] = fired
 
 
@@ -201,13 +212,10 @@ def burst_poisson(cells, first, last, p, hot, soma, dendrite):
     leak_s, leak_d, rest, adapt, restore = p[0], p[1], p[2], p[3], p[6]
     fall_ws, rise_wd, fall_th, th_0 = p[8], p[9], p[10], p[11]
     keep_e, keep_i, e_exc, e_inh, by_soma = p[14], p[15], p[16], p[17], p[18]
-    same_s, same_d = p[25], p[26]
     for b in range(first, last):
         x, fired = cells[b * BLOCK : b * BLOCK + BLOCK], np.int32(0)
-        if p[27] > ZERO:
-            inject(x)
         for k in range(LANES):
-            v, d = x[V_S + k] + same_s + soma, x[V_D + k] + same_d + dendrite
+            v, d = x[V_S + k] + soma, x[V_D + k] + dendrite
             ge, gi, he, hi = x[GE_S + k], x[GI_S + k], x[GE_D + k], x[GI_D + k]
             w, th = x[W_D + k], x[TH + k]
             pull = d + by_soma * (v - d)
@@ -219,14 +227,17 @@ def burst_poisson(cells, first, last, p, hot, soma, dendrite):
             x[V_S + k], x[V_D + k], x[TH + k] = new_v, new_d, th
             x[W_S + k] = x[W_S + k] - fall_ws * x[W_S + k]
             x[W_D + k] = w + rise_wd * (new_d - rest - w)
-            x[GE_S + k], x[GI_S + k] = ge * keep_e, gi * keep_i
-            x[GE_D + k], x[GI_D + k] = he * keep_e, hi * keep_i
             rest_left, to_second = x[TIMER + k] - ONE, x[BURST + k] - ONE
             rest_left = rest_left if rest_left > ZERO else ZERO
             x[TIMER + k], x[BURST + k] = rest_left, to_second if to_second > ZERO else ZERO
             ready = new_v if rest_left == ZERO else MINUS  # -1 V: below any threshold
             ready = ready if to_second != ONE else ONE  # 1 V: above it
             fired = np.int32(fired | np.int32(ready > th))
+        for k in range(LANES):
+            x[GE_S + k] *= keep_e
+            x[GI_S + k] *= keep_i
+            x[GE_D + k] *= keep_e
+            x[GI_D + k] *= keep_i
         hot[b] = fired
 
 
@@ -237,15 +248,11 @@ def adaptive_exponential(cells, first, last, p, hot, soma):
     leak, rest, sharp, v_t, over_sharp = p[0], p[2], p[3], p[4], p[5]
     rise_w, a, low, high, held = p[6], p[7], p[8], p[9], p[10]
     reset, b_jump, keep_e, keep_i, e_exc, e_inh = p[11], p[12], p[14], p[15], p[16], p[17]
-    pause, peak, same = p[19], p[20], p[25]
+    pause, peak = p[19], p[20]
     for b in range(first, last):
         x, found = cells[b * BLOCK : b * BLOCK + BLOCK], np.int32(0)
-        if p[27] > ZERO:
-            inject(x)
         for k in range(LANES):
-            v, ge, gi, w = x[V_S + k] + same + soma, x[GE_S + k], x[GI_S + k], x[W_S + k]
-            left = x[TIMER + k]
-            y = ONE + (v - v_t) * over_sharp * ADEX_POWER
+            y = ONE + (x[V_S + k] + soma - v_t) * over_sharp * ADEX_POWER
             y = y * y
             y = y * y
             y = y * y
@@ -254,6 +261,10 @@ def adaptive_exponential(cells, first, last, p, hot, soma):
             y = y * y
             y = y * y
             y = y * y
+            x[BURST + k] = y
+        for k in range(LANES):
+            v, ge, gi, w = x[V_S + k] + soma, x[GE_S + k], x[GI_S + k], x[W_S + k]
+            y, left = x[BURST + k], x[TIMER + k]
             up = rest - v + sharp * y + ge * (e_exc - v) + gi * (e_inh - v) - w
             new = v + leak * up
             new = new if new > low else low
@@ -272,11 +283,13 @@ def adaptive_exponential(cells, first, last, p, hot, soma):
 
 
 @njit(error_model="numpy")
-def inject(x):
-    """Add the currents that differ from cell to cell."""
-    for k in range(LANES):
-        x[V_S + k] += x[I_S + k]
-        x[V_D + k] += x[I_D + k]
+def inject(cells, first, last, soma, dendrite):
+    """Add the currents that differ from cell to cell, and those that do not (one of them is 0)."""
+    for b in range(first, last):
+        x = cells[b * BLOCK : b * BLOCK + BLOCK]
+        for k in range(LANES):
+            x[V_S + k] += x[I_S + k] + soma
+            x[V_D + k] += x[I_D + k] + dendrite
 
 
 @njit(error_model="numpy")
@@ -294,8 +307,8 @@ def fire(x, cell, q, kind, what, p, random):
             x[W_S + cell] += ONE
             y, random[q] = bits(random[q])
             chance = np.float64(y >> np.uint64(11)) * 2.0**-53
-            a = max(min((p[12] - x[V_D + cell]) * p[13], LIMIT), -LIMIT)
-            if chance < 1.0 / (1.0 + exp32(a)):
+            y = min((p[12] - x[V_D + cell]) * p[13] * LOG2E, LIMIT)
+            if chance < 1.0 / (1.0 + power_of_two(y)):
                 y, random[q] = bits(random[q])
                 wait = p[23] + p[24] * np.float64(y >> np.uint64(11)) * 2.0**-53
                 x[BURST + cell] = math.floor(wait)
@@ -329,12 +342,24 @@ def spikes(cells, hot, first, last, n, q, kind, p, random, out):
 
 @njit(error_model="numpy")
 def source(at, n, q, random, cut, other, out):
-    """Poisson cells: leap from spike to spike along the cells, step after step."""
-    count, state = 0, random[q]
+    """Poisson cells: leap from spike to spike along the cells, step after step.
+
+    As `leap` does, but three draws at a time, used or not: where spikes are rare, whether to draw
+    again cannot be foreseen, and each wrong guess of the processor costs more than a draw.
+    """
+    count, state, last = 0, random[q], TABLE - 1
     while at < n:
         out[count] = at
-        count += 1
-        at, state = leap(at, state, cut, other)
+        count, at, more = count + 1, at + 1, True
+        while more:
+            a, s_1 = gap(state, cut, other)
+            b, s_2 = gap(s_1, cut, other)
+            c, _ = gap(s_2, cut, other)
+            second = a == last
+            third = second & (b == last)
+            at += a + second * b + third * c
+            state += STRIDE * np.uint64(1 + second + third)
+            more = third & (c == last)
     random[q] = state
     return count, at - n
 
@@ -390,6 +415,31 @@ def shorten(spiking, step, dt, short, u, x, u_step, amplitude):
         x_now = 1.0 - (1.0 - x[j]) * math.exp(-ago / tau_d)
         amplitude[k] = u_now * x_now
         x[j], u[j], u_step[j] = x_now - u_now * x_now, u_now + jump * (1.0 - u_now), step
+
+
+@intrinsic
+def prefetch(context, array, index):
+    """Ask memory for the cache line of an array's entry, long before it is needed."""
+
+    def code(context, builder, signature, args):
+        view, i32 = context.make_array(array)(context, builder, args[0]), ir.IntType(32)
+        at = builder.bitcast(builder.gep(view.data, [args[1]]), ir.IntType(8).as_pointer())
+        kind = ir.FunctionType(ir.VoidType(), (at.type, i32, i32, i32))
+        ask = builder.module.declare_intrinsic("llvm.prefetch", (at.type,), kind)
+        builder.call(ask, [at, i32(0), i32(3), i32(1)])  # to read, to keep, data
+        return context.get_dummy_value()
+
+    return void(array, index), code
+
+
+@njit(error_model="numpy")
+def foretell(spiking, pointer, target):
+    """Have the targets of new spikes at hand when the spikes arrive, some steps later."""
+    for k in range(len(spiking)):
+        i, end = np.int64(pointer[spiking[k]]), np.int64(pointer[spiking[k] + 1])
+        while i < end:
+            prefetch(target, i)
+            i += 32  # two bytes each, 64 in a line
 
 
 @njit(error_model="numpy")
@@ -506,8 +556,12 @@ def advance(state, start, steps):
                 ring_kind[slot, first[q] : first[q] + n] = SPIKE | POST_EVENT | PRE_EVENT
                 count[q, :2] += n
             else:
-                soma = course[drive[q, 0], at] if drive[q, 0] >= 0 else ZERO
-                dendrite = course[drive[q, 1], at] if drive[q, 1] >= 0 else ZERO
+                soma, dendrite, wave_s, wave_d = p[25], p[26], drive[q, 0], drive[q, 1]
+                if p[27] > ZERO or (wave_s >= 0 and soma != 0) or (wave_d >= 0 and dendrite != 0):
+                    inject(cells, a, b, soma, dendrite)
+                    soma, dendrite = ZERO, ZERO
+                soma += course[wave_s, at] if wave_s >= 0 else ZERO
+                dendrite += course[wave_d, at] if wave_d >= 0 else ZERO
                 if model == TWO:
                     two_compartments(cells, a, b, p, hot, soma, dendrite)
                 elif model == POISSON_BURST:
@@ -543,6 +597,8 @@ def advance(state, start, steps):
             ends, here = pointer[begin:], cells[link[c, 7] :]
             if r < 0:
                 sizes = no_sizes
+                if new > 0 and delay > 0 and kind[pre] != SOURCE:  # a source's lists are short
+                    foretell(ring_cell[slot, a : a + new], ends, target)
                 if stp >= 0:
                     e = short_first[stp]
                     if new > 0:
