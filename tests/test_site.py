@@ -258,7 +258,7 @@ def problems(page, site: Path, base: str, axe: str) -> Iterator[tuple]:
 
 def unreachable(page) -> Iterator[tuple]:
     """What scrolls and no key gets to; the theme gives such cells their tab stop a while later."""
-    for wait in (300, 1500):
+    for wait in (0, 300, 1500):
         page.wait_for_timeout(wait)
         if not (left := page.evaluate(AXE, SCROLLS)):
             return

@@ -165,5 +165,6 @@ def data_sha256(d: Data) -> str:
     digest = hashlib.sha256()
     for t in (d.x_train, d.y_train, d.x_test, d.y_test):
         whole = np.rint(t.cpu().numpy() * 1e4) if t.is_floating_point() else t.cpu().numpy()
-        digest.update(str(tuple(t.shape)).encode() + whole.astype(np.int64).tobytes())
+        digest.update(str(tuple(t.shape)).encode())
+        digest.update(np.ascontiguousarray(whole, dtype=np.int64))
     return digest.hexdigest()
