@@ -614,6 +614,7 @@ class Circuit:
         cells = _aligned(blocks * BLOCK)
         chance = np.zeros((len(pops), 2), dtype=np.int64)
         factor = np.zeros((len(pops), 32), dtype=np.float32)
+        inhibited = np.zeros(len(pops), dtype=np.uint8)
         normal: dict[int, np.ndarray] = {}  # cells of equal number start alike, as published
         for pop in pops:
             if isinstance(pop.model, Source):
@@ -623,6 +624,9 @@ class Circuit:
                     chance[pop.index] = chances.index(p), first_gap.geometric(p) - 1
                 continue
             factor[pop.index] = pop.model.factors(self.dt)
+            ends = {x.receptor for x in links if x.post is pop}
+            ends |= {receptor for other, receptor, *_ in noises if other is pop}
+            inhibited[pop.index] = any(x.endswith("inh") for x in ends)
             every = np.arange(pop.block * LANES, (pop.block + -(-pop.n // LANES)) * LANES)
             places = every // LANES * BLOCK + every % LANES
             for row, value in pop.model.start().items():
@@ -696,6 +700,7 @@ class Circuit:
             first=np.array([*(p.first for p in pops), cells_n], ints),
             block=np.array([*(p.block for p in pops), blocks], ints),
             factor=factor,
+            inhibited=inhibited,
             drive=np.full((len(pops), 2), -1, ints),
             course=np.zeros((0, 0), np.float32),
             chance=chance,
@@ -710,7 +715,7 @@ class Circuit:
             clock=np.array([self.dt, self.burst_window, lag]),
             base=np.zeros(1, ints),
             ring_count=np.zeros((slots, len(pops)), ints),
-            ring_cell=np.zeros((slots, cells_n), np.int32),
+            ring_cell=np.zeros((slots, cells_n), np.uint32),
             ring_kind=np.zeros((slots, cells_n), small),
             noise=np.array(noise, ints).reshape(-1, 4),
             noise_weight=np.array([w for *_, w in noises], np.float32),

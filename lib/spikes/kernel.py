@@ -48,6 +48,7 @@ class State(NamedTuple):
     first: np.ndarray  # (P + 1,) its first cell among all cells
     block: np.ndarray  # (P + 1,) its first block
     factor: np.ndarray  # (P, 32) float32: the model's numbers for one step
+    inhibited: np.ndarray  # (P,) uint8: some input may raise an inhibitory conductance
     drive: np.ndarray  # (P, 2) row of `course` added to somata and dendrites, or -1
     course: np.ndarray  # (rows, steps) float32 volts per step
     chance: np.ndarray  # (P, 2) int64: a source's alias table and the cells until its next spike
@@ -64,7 +65,7 @@ class State(NamedTuple):
     base: np.ndarray  # (1,) int64: the step from which scaled sums count
     # spikes of the last few steps
     ring_count: np.ndarray  # (slots, P)
-    ring_cell: np.ndarray  # (slots, cells) int32
+    ring_cell: np.ndarray  # (slots, cells) uint32: a signed index might count from the end
     ring_kind: np.ndarray  # (slots, cells) uint8
     # noise: one superposed process per input
     noise: np.ndarray  # (B, 4) int64: population, row's offset, alias table, cells to next arrival
@@ -165,8 +166,11 @@ def widest(context):
 
 
 @njit(error_model="numpy")
-def two_compartments(cells, first, last, p, hot, soma, dendrite):
-    """One step of every `TwoCompartment` neuron in the blocks first ... last - 1."""
+def two_compartments(cells, first, last, p, hot, soma, dendrite, inhibited):
+    """One step of every `TwoCompartment` neuron in the blocks first ... last - 1.
+
+    ``inhibited`` None: nothing inhibits them, and what inhibition would do is not compiled.
+    """
     widest()
     leak_s, leak_d, rest = p[0], p[1], p[2]
     adapt, plateau_s, plateau_d, restore, echo = p[3], p[4], p[5], p[6], p[7]
@@ -183,14 +187,16 @@ def two_compartments(cells, first, last, p, hot, soma, dendrite):
             x[BURST + k] = ONE + power_of_two(x[BURST + k])
         for k in range(LANES):
             v, d = x[V_S + k] + soma, x[V_D + k] + dendrite
-            ge, gi, he, hi = x[GE_S + k], x[GI_S + k], x[GE_D + k], x[GI_D + k]
+            ge, he = x[GE_S + k], x[GE_D + k]
             w, left, f = x[W_D + k], x[TIMER + k], ONE / x[BURST + k]
             pull = d + by_soma * (v - d)
             back = echo if left > ZERO else ZERO
-            new_v = v + leak_s * (rest - v + ge * (e_exc - v) + gi * (e_inh - v))
-            new_v = new_v + adapt * x[W_S + k] + plateau_s * f
-            new_d = d + leak_d * (rest - d + he * (e_exc - pull) + hi * (e_inh - pull))
-            new_d = new_d + restore * w + plateau_d * f + back
+            up_s, up_d = rest - v + ge * (e_exc - v), rest - d + he * (e_exc - pull)
+            if inhibited is not None:
+                up_s = up_s + x[GI_S + k] * (e_inh - v)
+                up_d = up_d + x[GI_D + k] * (e_inh - pull)
+            new_v = v + leak_s * up_s + adapt * x[W_S + k] + plateau_s * f
+            new_d = d + leak_d * up_d + restore * w + plateau_d * f + back
             x[V_S + k], x[V_D + k] = new_v, new_d
             x[W_S + k] = x[W_S + k] - fall_ws * x[W_S + k]
             x[W_D + k] = w + rise_wd * (new_d - rest - w)
@@ -199,9 +205,11 @@ def two_compartments(cells, first, last, p, hot, soma, dendrite):
             fired = np.int32(fired | np.int32(new_v > x[TH + k]))
         for k in range(LANES):  # the loop above fills all registers
             x[GE_S + k] *= keep_e
-            x[GI_S + k] *= keep_i
             x[GE_D + k] *= keep_e
-            x[GI_D + k] *= keep_i
+        if inhibited is not None:
+            for k in range(LANES):
+                x[GI_S + k] *= keep_i
+                x[GI_D + k] *= keep_i
         hot[b] = fired
 
 
@@ -562,8 +570,10 @@ def advance(state, start, steps):
                     soma, dendrite = ZERO, ZERO
                 soma += course[wave_s, at] if wave_s >= 0 else ZERO
                 dendrite += course[wave_d, at] if wave_d >= 0 else ZERO
-                if model == TWO:
-                    two_compartments(cells, a, b, p, hot, soma, dendrite)
+                if model == TWO and s.inhibited[q]:
+                    two_compartments(cells, a, b, p, hot, soma, dendrite, True)
+                elif model == TWO:
+                    two_compartments(cells, a, b, p, hot, soma, dendrite, None)
                 elif model == POISSON_BURST:
                     burst_poisson(cells, a, b, p, hot, soma, dendrite)
                 else:

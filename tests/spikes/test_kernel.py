@@ -8,11 +8,11 @@ import sys
 import pytest
 
 COUNT = """
-from numba import float32, int64, njit, types, uint8
+from numba import boolean, float32, int32, int64, njit, types
 from lib.spikes import kernel
-rows, flags = types.Array(float32, 1, "C"), types.Array(uint8, 1, "C")
+rows, flags = types.Array(float32, 1, "C"), types.Array(int32, 1, "C")
 compiled = njit(error_model="numpy")(kernel.two_compartments.py_func)
-compiled.compile((rows, int64, int64, rows, flags, float32, float32))
+compiled.compile((rows, int64, int64, rows, flags, float32, float32, boolean))
 (text,) = compiled.inspect_asm().values()
 print(text.count("zmm"), text.count("ymm"))
 """

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from lib.spikes import codes
-from lib.spikes.circuit import RECEPTORS, Circuit
+from lib.spikes.circuit import RECEPTORS, Circuit, Source
 from lib.spikes.kernel import LANES, ROWS
 from lib.spikes.neuron import BurstPoisson, TwoCompartment, check_step, parameters
 
@@ -75,6 +75,8 @@ def test_synapses_pull_by_the_voltage_that_is_named(force):
     c = Circuit(seed=1)
     c.population("cell", 1, m, spread=0.0)
     c.current("cell", "dendrite", 3e-10)
+    c.population("silent", 1, Source(0.0))  # where nothing can inhibit, inhibition is left out
+    c.connect("silent", "cell", "soma_inh", weight=0.1, p=1)
     g = (0.9, 0.4, 0.6, 0.8)
     s, place = c._built(), c.populations["cell"].places[0]
     for name, value in zip(RECEPTORS, g, strict=True):
