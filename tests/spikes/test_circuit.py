@@ -81,6 +81,24 @@ def test_noise_brings_its_mean_and_its_variance():
     assert abs(pairs).max() < 4 / math.sqrt(4000)
 
 
+@pytest.mark.parametrize("receptor", ["soma_inh", "dend_inh"])
+@pytest.mark.parametrize("by", ["noise", "connection"])
+def test_any_input_that_inhibits_is_felt(receptor, by):
+    """`TwoCompartment` cells without such an input are stepped by code that leaves it out."""
+    c, compartment = Circuit(seed=1), "soma" if receptor == "soma_inh" else "dendrite"
+    for name in ("free", "held"):
+        c.population(name, 20, TwoCompartment(), spread=0.0)
+        c.current(name, compartment, 1e-10)
+    if by == "noise":
+        c.noise("held", receptor, rate=500.0, weight=0.5)
+    else:
+        c.population("source", 20, Source(500.0))
+        c.connect("source", "held", receptor, weight=0.05, p=1)
+    traces = c.run(0.2, traces={"free": 20, "held": 20}).traces
+    free, held = (traces[name][f"v_{compartment}"][1000:].mean() for name in ("free", "held"))
+    assert held < free - 1e-3
+
+
 def test_a_population_that_does_not_fill_its_block():
     """65 cells take two blocks: the 63 that fill the second are silent and get no noise."""
     c = Circuit(seed=1)
