@@ -359,15 +359,16 @@ class Circuit:
         if self._state is not None:
             self._state.weight[list(self.connections).index(name)] = weight
             if c.rule:
-                self.weights(name)[:] = weight
+                first = self._state.rule_first[self._rules.index(name), 1]
+                self._state.w[first : first + len(c.post_of)] = weight
 
     def weights(self, name: str) -> np.ndarray:
-        """The weights of a plastic connection, by presynaptic cell (a view, float32)."""
+        """The weights of a plastic connection now, by presynaptic cell, (synapses,) float32."""
         c, s = self._connection(name), self._built()
         if c.rule is None:
             raise ValueError(f"the connection {name!r} has one weight for all, {c.weight:g}")
         first = s.rule_first[self._rules.index(name), 1]
-        return s.w[first : first + len(c.post_of)]
+        return s.w[first:][s.out_place[first : first + len(c.post_of)]]
 
     def averages(self, name: str) -> tuple[np.ndarray, np.ndarray]:
         """Each cell's moving averages of its event rate and burst rate now, Hz, two (n,)."""
@@ -647,8 +648,7 @@ class Circuit:
         shorts = [c for c in links if c.short is not None]
         rules = [c for c in links if c.rule is not None]
         self._rules = [c.name for c in rules]
-        begin = _starts([c.pre.n + 1 for c in links])
-        place = _starts([len(c.post_of) for c in links])
+        pointer, target, begin, stride, lists = _target_lists(links, len(pops))
         entry, synapse = (
             _starts([c.pre.n for c in shorts]),
             _starts([len(c.post_of) for c in rules]),
@@ -665,21 +665,22 @@ class Circuit:
                 shorts.index(c) if c in shorts else -1,
                 rules.index(c) if c in rules else -1,
                 c.post.block * BLOCK + ROWS.index(c.receptor) * LANES,
+                stride[i],
             )
             for i, c in enumerate(links)
         ]
-        rule, rule_first, in_pointer, in_cell, in_place = [], [], [], [], []
+        rule, rule_first, in_pointer, in_cell, out_place = [], [], [], [], []
         for r, c in enumerate(rules):
             x = c.rule
             on, by_events = self._learning[c.name], x.low_rate == "events"
             rule.append((x.eta, x.tau_pre, x.w_max, x.e_min, x.e_max, by_events, on, 0))
-            rule_first.append((place[links.index(c)], synapse[r], trace[r], inward[r]))
+            rule_first.append((pointer[begin[links.index(c)]], synapse[r], trace[r], inward[r]))
             order = np.argsort(c.post_of, kind="stable")
             pre_of = np.repeat(np.arange(c.pre.n), np.diff(c.pointer))
             ends = np.cumsum(np.bincount(c.post_of, minlength=c.post.n))
             in_pointer.append(synapse[r] + np.concatenate([[0], ends]))
             in_cell.append(pre_of[order])
-            in_place.append(order)
+            out_place.append(np.argsort(order))
 
         times = [x for p in pops if p.average for x in (p.average, p.slow[0])]
         times += [c.rule.tau_pre for c in rules]
@@ -721,10 +722,11 @@ class Circuit:
             noise_weight=np.array([w for *_, w in noises], np.float32),
             cut=_stack([t[0] for t in tables], np.uint32),
             other=_stack([t[1] for t in tables], np.int32),
-            link=np.array(link, ints).reshape(-1, 8),
+            link=np.array(link, ints).reshape(-1, 9),
             weight=np.array([c.weight for c in links], np.float32),
-            pointer=_join([c.pointer + place[i] for i, c in enumerate(links)], np.uint32),
-            target=_join([c.post_of for c in links], np.uint16),
+            lists=lists,
+            pointer=pointer,
+            target=target,
             short=np.array(
                 [(c.short.release, c.short.gain, c.short.tau_d, c.short.tau_f, 0) for c in shorts]
             ).reshape(-1, 5),
@@ -739,7 +741,7 @@ class Circuit:
             trace=np.zeros(trace[-1], np.float32),
             in_pointer=_join(in_pointer, ints),
             in_cell=_join(in_cell, np.uint16),
-            in_place=_join(in_place, np.uint32),
+            out_place=_join(out_place, np.uint32),
             count=np.zeros((len(pops), 3), ints),
             shown=np.zeros(len(pops), ints),
             raster=np.zeros((0, 3), ints),
@@ -768,6 +770,34 @@ def _chain(a: dict, b: dict) -> dict:
         else:
             out[key] = np.concatenate([value, b[key]])
     return out
+
+
+def _target_lists(links: list[Connection], populations: int) -> tuple[np.ndarray, ...]:
+    """Whom each presynaptic cell reaches, all its lists side by side: one wait for memory, not m.
+
+    Connections that learn stand apart, in the order of their weights. Returns pointer, target; per
+    connection its first pointer and the pointers from one cell to the next; per population both.
+    """
+    pointers, target = [], np.empty(sum(len(c.post_of) for c in links), np.uint16)
+    begin, stride = np.zeros((2, len(links)), np.int64)
+    lists = np.zeros((populations, 2), np.int64)
+    groups: dict[tuple, list[int]] = {}
+    for i, c in enumerate(links):
+        groups.setdefault((c.pre.index, c.rule and c.name), []).append(i)
+    first = filled = 0
+    for (pre, learns), group in groups.items():
+        m, n = len(group), links[group[0]].pre.n
+        sizes = np.stack([np.diff(links[i].pointer) for i in group], axis=1)
+        starts = filled + np.concatenate([[0], np.cumsum(sizes)])
+        for k, i in enumerate(group):
+            c, begin[i], stride[i] = links[i], first + k, m
+            shift = np.repeat(starts[k : m * n : m] - c.pointer[:-1], sizes[:, k])
+            target[np.arange(len(c.post_of)) + shift] = c.post_of
+        if not learns and any(links[i].delay for i in group):
+            lists[pre] = first, m
+        pointers.append(starts)
+        first, filled = first + len(starts), starts[-1]
+    return _join(pointers, np.uint32), target, begin, stride, lists
 
 
 def _aligned(size: int) -> np.ndarray:

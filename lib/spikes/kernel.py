@@ -73,8 +73,9 @@ class State(NamedTuple):
     cut: np.ndarray  # (tables, TABLE) uint32
     other: np.ndarray  # (tables, TABLE) int32
     # connections
-    link: np.ndarray  # (C, 8) int64: pre, post, bits sent, delay, first pointer, stp, rule, place
+    link: np.ndarray  # (C, 9) int64: pre, post, bits sent, delay, pointer, stp, rule, place, stride
     weight: np.ndarray  # (C,) float32, of all its synapses where no rule is at work
+    lists: np.ndarray  # (P, 2) int64: first pointer, pointers from a cell to the next (0: none)
     pointer: np.ndarray  # uint32: where a presynaptic cell's synapses begin and end
     target: np.ndarray  # uint16: each synapse's postsynaptic cell
     # short-term plasticity: per connection, per presynaptic cell
@@ -87,11 +88,11 @@ class State(NamedTuple):
     # the burst rule
     rule: np.ndarray  # (R, 8) float64: eta, tau_pre, w_max, rate_min, rate_max, by events, on, -
     rule_first: np.ndarray  # (R, 4): first synapse in target, in w; first in trace, in in_pointer
-    w: np.ndarray  # float32
+    w: np.ndarray  # float32, by postsynaptic cell
     trace: np.ndarray  # float32: presynaptic events, scaled like the sums
     in_pointer: np.ndarray
     in_cell: np.ndarray  # uint16: presynaptic cell, within `trace`
-    in_place: np.ndarray  # uint32: place in w
+    out_place: np.ndarray  # uint32: by presynaptic cell, as in target: a synapse's place in w
     # recording
     count: np.ndarray  # (P, 3) int64: spikes, events, bursts since last emptied
     shown: np.ndarray  # (P,) cells whose spikes are listed
@@ -349,7 +350,7 @@ def spikes(cells, hot, first, last, n, q, kind, p, random, out):
 
 
 @njit(error_model="numpy")
-def source(at, n, q, random, cut, other, out):
+def source(at, n, q, random, cut, other, out, pointer, stride):
     """Poisson cells: leap from spike to spike along the cells, step after step.
 
     As `leap` does, but three draws at a time, used or not: where spikes are rare, whether to draw
@@ -358,6 +359,7 @@ def source(at, n, q, random, cut, other, out):
     count, state, last = 0, random[q], TABLE - 1
     while at < n:
         out[count] = at
+        prefetch(pointer, at * stride)
         count, at, more = count + 1, at + 1, True
         while more:
             a, s_1 = gap(state, cut, other)
@@ -441,47 +443,49 @@ def prefetch(context, array, index):
 
 
 @njit(error_model="numpy")
-def foretell(spiking, pointer, target):
+def foretell(spiking, pointer, stride, target):
     """Have the targets of new spikes at hand when the spikes arrive, some steps later."""
     for k in range(len(spiking)):
-        i, end = np.int64(pointer[spiking[k]]), np.int64(pointer[spiking[k] + 1])
+        at = np.int64(spiking[k]) * stride
+        i, end = np.int64(pointer[at]), np.int64(pointer[at + stride])
         while i < end:
             prefetch(target, i)
             i += 32  # two bytes each, 64 in a line
 
 
 @njit(error_model="numpy")
-def deliver(here, arriving, kinds, sent, sizes, weight, pointer, target):
+def deliver(here, arriving, kinds, sent, sizes, weight, pointer, stride, target):
     """Add weight (times the spike's size where there is one) to the targets of arriving spikes."""
     for k in range(len(arriving)):
         if kinds[k] & sent:
             size = weight * sizes[k] if len(sizes) else weight
-            for i in range(pointer[arriving[k]], pointer[arriving[k] + 1]):
+            at = np.int64(arriving[k]) * stride
+            for i in range(pointer[at], pointer[at + 1]):
                 here[place(target[i])] += size
 
 
 @njit(error_model="numpy")
 def send_and_lift(
-    here, arriving, kinds, sent, pointer, target, w, trace, grow, on, rule, rates, scale
+    here, arriving, kinds, sent, pointer, target, w, out_place, trace, grow, on, rule, rates, scale
 ):
     """Deliver through learning synapses; lift those onto cells that fire too little; keep x_j."""
     eta, w_max, low = rule[0], np.float32(rule[2]), rule[3]
-    base, bar = pointer[0], low / scale  # base: its first synapse, in target; in w it is the first
+    base, bar = pointer[0], low / scale  # base: its first synapse, in target
     for k in range(len(arriving)):
         cell, lift = arriving[k], on and kinds[k] & PRE_EVENT > 0
         sends = kinds[k] & sent > 0
         for i in range(pointer[cell] - base, pointer[cell + 1] - base):
-            post = target[base + i]
+            post, k_w = target[base + i], out_place[i]
             if sends:
-                here[place(post)] += w[i]
+                here[place(post)] += w[k_w]
             if lift and rates[post] < bar:
-                w[i] = min(w[i] + np.float32(eta * (low - rates[post] * scale)), w_max)
+                w[k_w] = min(w[k_w] + np.float32(eta * (low - rates[post] * scale)), w_max)
         if kinds[k] & PRE_EVENT:
             trace[cell] += grow
 
 
 @njit(error_model="numpy")
-def learn(fired, kinds, rule, e_sum, b_sum, over, now, w, trace, in_pointer, in_cell, in_place):
+def learn(fired, kinds, rule, e_sum, b_sum, over, now, w, trace, in_pointer, in_cell):
     """The burst rule at each postsynaptic event and burst, over the cell's incoming synapses."""
     eta, w_max, high = rule[0], np.float32(rule[2]), rule[4]
     for spike in range(len(fired)):
@@ -495,11 +499,12 @@ def learn(fired, kinds, rule, e_sum, b_sum, over, now, w, trace, in_pointer, in_
         else:
             change = -brake - (min(1.0, b_sum[cell] / e_sum[cell]) if e_sum[cell] > 0 else 1.0)
         size = np.float32(eta * change) * now
-        for i in range(in_pointer[cell], in_pointer[cell + 1]):
-            k = in_place[i]
-            new = w[k] + size * trace[in_cell[i]]
+        a, b = in_pointer[cell], in_pointer[cell + 1]
+        own, pre_of = w[a:b], in_cell[a:b]
+        for i in range(len(own)):
+            new = own[i] + size * trace[pre_of[i]]
             new = new if new > ZERO else ZERO
-            w[k] = new if new < w_max else w_max
+            own[i] = new if new < w_max else w_max
 
 
 @njit(error_model="numpy")
@@ -545,11 +550,12 @@ def advance(state, start, steps):
     count, shown, raster, raster_n, tau = s.count, s.shown, s.raster, s.raster_n, s.tau
     event_sum, burst_sum, spike_sum = s.event_sum, s.burst_sum, s.spike_sum
     noise, noise_weight, probe, seen = s.noise, s.noise_weight, s.probe, s.seen
-    weight, pointer, target, rules, rule_first = s.weight, s.pointer, s.target, s.rule, s.rule_first
+    weight, lists, pointer, target = s.weight, s.lists, s.pointer, s.target
+    rules, rule_first = s.rule, s.rule_first
     short, short_first, u, x, u_step, amplitude = (
         s.short, s.short_first, s.u, s.x, s.u_step, s.amplitude
     )  # fmt: skip
-    w, trace, in_pointer, in_cell, in_place = s.w, s.trace, s.in_pointer, s.in_cell, s.in_place
+    w, trace, in_pointer, in_cell, out_place = s.w, s.trace, s.in_pointer, s.in_cell, s.out_place
     slots, populations, dt, base = ring_count.shape[0], len(kind), clock[0], s.base[0]
     no_sizes = amplitude[0, :0]
     for at in range(steps):
@@ -557,10 +563,15 @@ def advance(state, start, steps):
         slot, since = step % slots, (step - base) * dt
         for q in range(populations):
             a, b, p, model = block[q], block[q + 1], factor[q], kind[q]
-            out = ring_cell[slot, first[q] : first[q + 1]]
+            out, to = ring_cell[slot, first[q] : first[q + 1]], pointer[lists[q, 0] :]
             if model == SOURCE:
-                t = chance[q, 0]
-                n, chance[q, 1] = source(chance[q, 1], size[q], q, random, cut[t], other[t], out)
+                t, before = chance[q, 0], (slot + slots - 1) % slots
+                n = ring_count[before, q]  # those of the step before: their pointers are at hand
+                if lists[q, 1] > 0:
+                    foretell(ring_cell[before, first[q] : first[q] + n], to, lists[q, 1], target)
+                n, chance[q, 1] = source(
+                    chance[q, 1], size[q], q, random, cut[t], other[t], out, to, lists[q, 1]
+                )
                 ring_kind[slot, first[q] : first[q] + n] = SPIKE | POST_EVENT | PRE_EVENT
                 count[q, :2] += n
             else:
@@ -583,6 +594,8 @@ def advance(state, start, steps):
                     own = slice(first[q], first[q + 1])
                     label(out[:n], ring_kind[slot, own], step, z[own], z_step[own], in_burst[own],
                           clock, count[q])  # fmt: skip
+                    if lists[q, 1] > 0:
+                        foretell(out[:n], to, lists[q, 1], target)
             ring_count[slot, q] = n
             if shown[q] > 0:
                 for k in range(n):
@@ -593,7 +606,7 @@ def advance(state, start, steps):
                             raster[raster_n[0], 2] = ring_kind[slot, first[q] + k]
                         raster_n[0] += 1
         for c in range(len(link)):
-            pre, post, sent, delay, begin, stp, r = link[c, :7]
+            pre, post, sent, delay, begin, stp, r, place_of, stride = link[c]
             arrive = (slot + slots - delay) % slots
             coming, new, fired = (
                 ring_count[arrive, pre],
@@ -604,37 +617,31 @@ def advance(state, start, steps):
                 continue
             a, b = first[pre], first[post]
             arriving, kinds = ring_cell[arrive, a : a + coming], ring_kind[arrive, a : a + coming]
-            ends, here = pointer[begin:], cells[link[c, 7] :]
+            ends, here = pointer[begin:], cells[place_of:]
             if r < 0:
                 sizes = no_sizes
-                if new > 0 and delay > 0 and kind[pre] != SOURCE:  # a source's lists are short
-                    foretell(ring_cell[slot, a : a + new], ends, target)
                 if stp >= 0:
                     e = short_first[stp]
                     if new > 0:
                         shorten(ring_cell[slot, a : a + new], step, dt, short[stp], u[e:], x[e:],
                                 u_step[e:], amplitude[slot, e:])  # fmt: skip
                     sizes = amplitude[arrive, e:]
-                deliver(here, arriving, kinds, sent, sizes, weight[c], ends, target)
+                deliver(here, arriving, kinds, sent, sizes, weight[c], ends, stride, target)
                 continue
-            rule, on, w_own, own = (
-                rules[r],
-                rules[r, 6] > 0,
-                w[rule_first[r, 1] :],
-                trace[rule_first[r, 2] :],
-            )
+            rule, on, own = rules[r], rules[r, 6] > 0, trace[rule_first[r, 2] :]
             grow = math.exp(since / rule[1])
             if coming > 0:
                 rates, scale = spike_sum, math.exp(-since / tau[post, 1]) / tau[post, 1]
                 if rule[5] > 0:
                     rates, scale = event_sum, math.exp(-since / tau[post, 0]) / tau[post, 0]
-                send_and_lift(here, arriving, kinds, sent, ends, target, w_own, own,
+                k = rule_first[r, 1]
+                send_and_lift(here, arriving, kinds, sent, ends, target, w[k:], out_place[k:], own,
                               np.float32(grow), on, rule, rates[b:], scale)  # fmt: skip
             if on and fired > 0:
                 over = math.exp(-since / tau[post, 0]) / tau[post, 0]
                 learn(ring_cell[slot, b : b + fired], ring_kind[slot, b:], rule, event_sum[b:],
-                      burst_sum[b:], over, np.float32(1 / grow), w_own, own,
-                      in_pointer[rule_first[r, 3] :], in_cell, in_place)  # fmt: skip
+                      burst_sum[b:], over, np.float32(1 / grow), w, own,
+                      in_pointer[rule_first[r, 3] :], in_cell)  # fmt: skip
         noises(cells, noise, noise_weight, random, populations, size, block, cut, other)
         for q in range(populations):
             n, a = ring_count[slot, q], first[q]

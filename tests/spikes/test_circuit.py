@@ -139,6 +139,33 @@ def test_wiring_is_bernoulli_without_self():
     assert c.connections["part"].post_of.max() < 100
 
 
+def test_a_spike_reaches_the_cells_on_each_of_its_lists():
+    """Sparse lists of one population, two side by side and one that learns, each to its own."""
+    c = Circuit(seed=3)
+    c.population("source", 40, Source(2000.0))
+    c.population("a", 70, BurstPoisson())
+    c.population("b", 30, BurstPoisson())
+    onto = (("a", "soma_exc"), ("b", "dend_exc"), ("a", "soma_inh"), ("b", "soma_exc"))
+    for k, (post, receptor) in enumerate(onto):
+        rule = RULE if k == 3 else None
+        c.connect("source", post, receptor, weight=2.0**-k, p=0.3, delay=0, rule=rule, name=str(k))
+    s = c._built()
+    s.w[:] = np.random.default_rng(0).uniform(size=len(s.w))
+    _, fired, _ = c.run(c.dt, raster={"source": 40}).raster["source"]
+    assert 1 < len(fired) < 20
+    for k, (post, receptor) in enumerate(onto):
+        link = c.connections[str(k)]
+        weight = c.weights("3") if k == 3 else np.full(len(link.post_of), 2.0**-k, np.float32)
+        pre = np.repeat(np.arange(40), np.diff(link.pointer))
+        if k == 3:  # what the rule changes, listed by postsynaptic cell, is what is sent
+            own = np.zeros((40, 30), np.float32)
+            own[s.in_cell, np.repeat(np.arange(30), np.diff(s.in_pointer))] = s.w
+            np.testing.assert_array_equal(own[pre, link.post_of], weight)
+        here = np.isin(pre, fired)
+        hits = np.bincount(link.post_of[here], weight[here], link.post.n)
+        np.testing.assert_allclose(row(c, post, receptor), hits, rtol=1e-6)
+
+
 PATHS = {
     "spike": {"transmit": "spike"},
     "event": {"transmit": "event"},
