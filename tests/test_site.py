@@ -25,8 +25,9 @@ pytestmark = pytest.mark.book
 MATH_ERRORS = "mjx-merror, [data-mjx-error], mjx-mtext[style*='red']"
 
 # The worst contrast of a text that can be seen in the article with what is behind it (WCAG 2
-# formula). Leaves in window.styles one element, the smallest, for each way a text is set: its
-# colour and font, and the backgrounds, opacity and position of all it is in.
+# formula). Leaves in window.styles[theme] one element, the smallest, for each way a text is set:
+# its colour and font, the backgrounds, opacity and position of all it is in, and for a link how
+# the text around it is set.
 CONTRAST = """() => {
   const light = c => { const v = c.map(x => { x /= 255;
     return x <= 0.03928 ? x / 12.92 : ((x + 0.055) / 1.055) ** 2.4 });
@@ -42,15 +43,19 @@ CONTRAST = """() => {
       known.set(e, around(e.parentElement) + (own === PLAIN ? '' : own)) }
     return known.get(e) };
   const PLAIN = 'rgba(0, 0, 0, 0),none,1,static,none';
+  const paint = e => { const s = getComputedStyle(e); return [s.color, s.fontWeight] };
   const size = e => e.getElementsByTagName('*').length;
   for (const e of document.querySelectorAll('article *')) {
     if (![...e.childNodes].some(n => n.nodeType === 3 && n.data.trim())) continue;
     if (!e.checkVisibility({opacityProperty: true, visibilityProperty: true})) continue;
     const s = getComputedStyle(e), back = behind(e), [a, b] = [light(rgb(s.color)), light(back)];
     out.push([(Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05), e.textContent.slice(0, 40)]);
-    const set = [s.color, s.fontSize, s.fontWeight, s.textShadow, back, around(e)].join();
-    if (!styles.has(set) || size(e) < size(styles.get(set))) styles.set(set, e) }
-  window.styles = [...styles.values()];
+    const link = e.closest('a'), whole = link ?? e;
+    const set = [s.color, s.fontSize, s.fontWeight, s.textShadow, back, around(e),
+      link && [getComputedStyle(link).textDecorationLine, paint(link.parentElement)]].join();
+    if (!styles.has(set) || size(whole) < size(styles.get(set))) styles.set(set, whole) }
+  window.styles = {...window.styles,
+    [document.documentElement.dataset.theme]: [...styles.values()]};
   return out.sort((p, q) => p[0] - q[0])[0] }"""
 
 
@@ -187,20 +192,33 @@ EXEMPT = {
     "aria-required-children": ".citation-list",  # inside a list that wants listitem
     "empty-table-header": "table",  # the corner above the names of rows: there is nothing to say
 }
-AXE = """([where, options, exempt]) => axe.run(where || {include: styles}, {
-    resultTypes: ['violations'], preload: false, ...options,
-  }).then(r => r.violations.flatMap(v => v.nodes
+AXE = """([where, options, exempt]) => axe.run(
+    where || {include: styles[document.documentElement.dataset.theme]},
+    {resultTypes: ['violations'], preload: false, ...options}
+  ).then(r => r.violations.flatMap(v => v.nodes
     .filter(n => !(exempt[v.id] && document.querySelector(n.target[0])?.closest(exempt[v.id])))
     .map(n => [v.id, n.html.slice(0, 160)]).slice(0, 3)))"""
 # axe-core looks at colours one word after the other, half a minute a page: of each style one.
-COLOURS = [None, {"runOnly": ["color-contrast"]}, EXEMPT]
-LATER = {"color-contrast": {"enabled": False}, "scrollable-region-focusable": {"enabled": False}}
-OTHERS = ["article", {"rules": LATER}, EXEMPT]
+COLOURS = [None, {"runOnly": ["color-contrast", "link-in-text-block"]}, EXEMPT]
 SCROLLS = ["article", {"runOnly": ["scrollable-region-focusable"]}, EXEMPT]
+APART = [*COLOURS[1]["runOnly"], *SCROLLS[1]["runOnly"]]
+OTHERS = ["article", {"rules": {rule: {"enabled": False} for rule in APART}}, EXEMPT]
 OPEN = """() => { for (const e of document.querySelectorAll('article details')) e.open = true;
   document.querySelectorAll('article .toggle-hidden > .admonition-title')
     .forEach(e => e.click()) }"""
 STILL = "*, *::before, *::after { transition: none !important }"  # colours are there at once
+# Nine in ten elements of a page colour words of code or are strokes of a formula, which readers of
+# the screen are not told: every look at the page goes through all of them. Formulas become boxes
+# of their size (what is read out stays); code becomes plain, but where its colours are looked at.
+PLAIN = """colours => { const maths = [...document.querySelectorAll('article mjx-math')];
+  const sizes = maths.map(e => e.getBoundingClientRect());
+  maths.forEach((e, i) => { const box = document.createElement('span');
+    box.style.cssText = `display: inline-block; width: ${sizes[i].width}px; ` +
+      `height: ${sizes[i].height}px`;
+    e.replaceWith(box) });
+  const kept = colours ? Object.values(window.styles).flat() : [];
+  for (const e of document.querySelectorAll('article pre'))
+    if (!e.querySelector('a') && !kept.some(k => e.contains(k))) e.textContent = e.textContent }"""
 PAPER = 658  # pixels between the margins of an A4 sheet
 FIRST, WHOLE = 1_000_000, 1_500_000  # bytes a page loads: without and with the shared fonts
 
@@ -230,30 +248,33 @@ def problems(page, site: Path, base: str, axe: str) -> Iterator[tuple]:
     page.evaluate(axe)
     page.evaluate(OPEN)  # what is folded is held to the same
     page.add_style_tag(content=STILL)
-    for found in page.evaluate(AXE, OTHERS):
-        yield "axe", *found
-    yield from unreachable(page)
+    for media, width in (("print", PAPER), ("screen", 380), ("screen", 1280)):
+        page.emulate_media(media=media)
+        page.set_viewport_size({"width": width, "height": 900})
+        over = page.evaluate("() => document.documentElement.scrollWidth - innerWidth")
+        if over > 0:  # on paper: it would be printed small
+            yield "is too wide by", over, "px on", media, "at", width
     for scheme in ("light", "dark"):
-        page.emulate_media(color_scheme=scheme)
-        page.wait_for_function("s => document.documentElement.dataset.theme === s", arg=scheme)
+        theme(page, scheme)
         worst = page.evaluate(CONTRAST)
         if worst is not None and worst[0] < 4.5:
             yield scheme, "is hard to read", worst
+    page.evaluate(PLAIN, True)
+    for scheme in ("dark", "light"):
+        theme(page, scheme)
         for found in page.evaluate(AXE, COLOURS):
             yield scheme, "axe", *found
+    page.evaluate(PLAIN, False)
+    for found in page.evaluate(AXE, OTHERS):
+        yield "axe", *found
     for width in (1280, 380):
         page.set_viewport_size({"width": width, "height": 900})
-        over = page.evaluate("() => document.documentElement.scrollWidth - innerWidth")
-        if over > 0:
-            yield "scrolls sideways by", over, "px at", width
-    page.emulate_media(media="print")
-    page.set_viewport_size({"width": PAPER, "height": 900})
-    over = page.evaluate("() => document.documentElement.scrollWidth - innerWidth")
-    if over > 0:
-        yield "is wider than paper, and so would be printed small, by", over
-    page.emulate_media(media="screen")
-    page.set_viewport_size({"width": 380, "height": 900})
-    yield from unreachable(page)
+        yield from unreachable(page)
+
+
+def theme(page, scheme: str) -> None:
+    page.emulate_media(color_scheme=scheme)
+    page.wait_for_function("s => document.documentElement.dataset.theme === s", arg=scheme)
 
 
 def unreachable(page) -> Iterator[tuple]:

@@ -224,7 +224,7 @@ def released_sgd(
     if own:
         inner = {"params": list(own.values()), "lr": inner_lr, "momentum": 0.0, "shrink": 0.0}
         groups.append(inner)
-    optimizer = torch.optim.SGD(groups, lr=lr, momentum=momentum)
+    optimizer = torch.optim.SGD(groups, lr=lr, momentum=momentum, fused=True)
 
     @torch.no_grad()
     def shrink(optimizer: torch.optim.Optimizer, *_: object) -> None:

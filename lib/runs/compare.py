@@ -17,13 +17,14 @@ from lib.runs.store import Result, Row, data_sha256, load, sha256
 from lib.runs.training import load_data, train_one
 
 LONG = 20.0  # seconds that verifying one run may take, as its stored seconds let expect
+LONGEST = 40.0  # and one epoch, or one job, if it is the only one
 
 
 def verify(name: str | Path) -> tuple[str, str]:
     """Recompute a part of a stored result: ("same", "differs" or "skipped", what was seen).
 
     A training run: the first epoch of the first seed, of as many arms as the stored seconds let
-    expect within LONG; where an epoch takes over 2 LONG, the net before training. The limits are
+    expect within LONG; where an epoch takes over LONGEST, the net before training. The limits are
     in ``_farthest``; where rounding alone, tried by moving the initial weights in their last
     digit, moves an epoch's numbers by more, five times that. A script: a fixed sample of its cheap
     jobs. Skipped where data are neither on disk nor reachable.
@@ -49,7 +50,7 @@ def _verify_training(it: Run, stored: Result) -> tuple[str, str]:
             return "differs", f"{arm}, seed {z}: {len(rows)} rows, expected {s['epochs'] + 1}"
     for arm in s["arms"]:
         then = stored.where(arm=arm, seed=seed)[:2]
-        if float(then[-1]["seconds"]) > 2 * LONG:  # an epoch takes too long: the net as drawn
+        if float(then[-1]["seconds"]) > LONGEST:  # an epoch takes too long: the net as drawn
             then = then[:1]
         cost = sum(float(row["seconds"]) for row in then)
         if arms and spent + cost > LONG:
@@ -107,7 +108,7 @@ def _verify_jobs(it: Run, stored: Result) -> tuple[str, str]:
     cost = {k: sum(float(r.get("seconds", each / len(v))) for r in v) for k, v in jobs.done.items()}
     order = sorted(cost, key=lambda k: sha256("|".join(k).encode()))  # fixed, and no one's choice
     cheap = [k for k in order if cost[k] <= max(LONG / 4, min(cost.values()))]
-    if first is None and cost[cheap[0]] > 2 * LONG:
+    if first is None and cost[cheap[0]] > LONGEST:
         return (
             "skipped",
             f"its cheapest job takes {cost[cheap[0]]:.0f} s, and it has no first(*key)",
