@@ -210,7 +210,7 @@ STILL = "*, *::before, *::after { transition: none !important }"  # colours are 
 # Nine in ten elements of a page colour words of code or are strokes of a formula, which readers of
 # the screen are not told: every look at the page goes through all of them. Formulas become boxes
 # of their size (what is read out stays); code becomes plain, but where its colours are looked at.
-PLAIN = """colours => { const maths = [...document.querySelectorAll('article mjx-math')];
+SIMPLE = """colours => { const maths = [...document.querySelectorAll('article mjx-math')];
   const sizes = maths.map(e => e.getBoundingClientRect());
   maths.forEach((e, i) => { const box = document.createElement('span');
     box.style.cssText = `display: inline-block; width: ${sizes[i].width}px; ` +
@@ -259,12 +259,12 @@ def problems(page, site: Path, base: str, axe: str) -> Iterator[tuple]:
         worst = page.evaluate(CONTRAST)
         if worst is not None and worst[0] < 4.5:
             yield scheme, "is hard to read", worst
-    page.evaluate(PLAIN, True)
+    page.evaluate(SIMPLE, True)
     for scheme in ("dark", "light"):
         theme(page, scheme)
         for found in page.evaluate(AXE, COLOURS):
             yield scheme, "axe", *found
-    page.evaluate(PLAIN, False)
+    page.evaluate(SIMPLE, False)
     for found in page.evaluate(AXE, OTHERS):
         yield "axe", *found
     for width in (1280, 380):

@@ -17,7 +17,7 @@ from lib.runs.store import Result, Row, data_sha256, load, sha256
 from lib.runs.training import load_data, train_one
 
 LONG = 20.0  # seconds that verifying one run may take, as its stored seconds let expect
-LONGEST = 40.0  # and one epoch, or one job, if it is the only one
+LONGEST = 40.0  # an epoch that took longer, or a script's cheapest job, is not repeated
 
 
 def verify(name: str | Path) -> tuple[str, str]:

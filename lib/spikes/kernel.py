@@ -88,7 +88,7 @@ class State(NamedTuple):
     # the burst rule
     rule: np.ndarray  # (R, 8) float64: eta, tau_pre, w_max, rate_min, rate_max, by events, on, -
     rule_first: np.ndarray  # (R, 4): first synapse in target, in w; first in trace, in in_pointer
-    w: np.ndarray  # float32, by postsynaptic cell
+    w: np.ndarray  # float32, by postsynaptic cell: learning takes them in order
     trace: np.ndarray  # float32: presynaptic events, scaled like the sums
     in_pointer: np.ndarray
     in_cell: np.ndarray  # uint16: presynaptic cell, within `trace`
