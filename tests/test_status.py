@@ -52,6 +52,7 @@ def test_survivors_are_listed_with_their_reason():
     text = status.planted(rows, [{"name": "y", "why": "it changes nothing"}])
     assert "**1 of 2 were noticed.**" in text and "- y: it changes nothing" in text
     assert "| x | `lib/a.py` | `test_a.py`: test two words |" in text
+    assert "| y | `p/c.md` | survived |" in text  # the column is narrow
     assert "| in the library | 1 |" in text and "| in a chapter | 1 |" in text
     assert "None survived.\n" in status.planted(rows[:1], [])
     waits = {"planted bug": "z", "in": "lib/a.py", "noticed by": "not run yet"}

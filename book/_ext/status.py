@@ -101,7 +101,8 @@ def planted(rows: list[dict[str, str]], bugs: list[dict]) -> str:
     places = {"in the library": "lib/", "in a chapter": "book/_text/"}
     count = {k: sum(r["in"].startswith(at) for r in rows) for k, at in places.items()}
     count["in tools, pages and runs"] = len(rows) - sum(count.values())
-    lines = [[r["planted bug"], f"`{r['in']}`", short(r["noticed by"])] for r in rows]
+    file = {r["in"]: f"`{r['in'].removeprefix(places['in a chapter'])}`" for r in rows}
+    lines = [[r["planted bug"], file[r["in"]], short(r["noticed by"])] for r in rows]
     return "\n".join(
         [
             table(["planted", "bugs"], [[k, n] for k, n in count.items()]),
